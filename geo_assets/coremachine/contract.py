@@ -1,0 +1,536 @@
+"""The seven elements every workflow class has, the values that pass between them, and the check that they are there.
+
+What belongs here: the shapes of stages, tasks, results, statuses and the aggregation context; the base class
+:class:`Workflow`; :func:`check_contract`.  What does not: how a workflow is run (``engine``), stored (``ledger``)
+or shown in Dagster (``asset_job``).
+
+The elements, in the order of the original CoreMachine: ``stages``, ``validate_job_parameters``,
+``generate_job_id``, ``create_tasks_for_stage``, ``create_job_record``, ``queue_job``,
+``aggregate_job_results``.  A class of static methods written for the original is accepted as it stands;
+:class:`Workflow` supplies everything but the parameters, the stages, the tasks and the aggregation.
+"""
+
+import hashlib
+import inspect
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from geo_assets.errors import ContractError, ParameterError
+
+Handler = Callable[..., Any]
+"""A task handler: ``handler(params)`` or ``handler(params, context)``, returning a dict with ``success``."""
+
+SUBMIT_FIELDS = frozenset({"dataset_id", "resource_id", "version_id", "system", "use_service_bus"})
+"""Fields the original's submit endpoint put into every job's parameters; accepted and dropped."""
+
+
+class JobStatus(StrEnum):
+    """Status of a job; ``CANCELLED`` is ours, the others are the original's."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended."""
+        return self not in (JobStatus.QUEUED, JobStatus.PROCESSING)
+
+
+class TaskStatus(StrEnum):
+    """Status of a task, as in the original; ``PENDING`` is another name of ``QUEUED``."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    RETRYING = "retrying"
+    PENDING_RETRY = "pending_retry"
+    CANCELLED = "cancelled"
+    PENDING = "queued"  # noqa: PIE796 - an alias on purpose: the original's aggregators use the name
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task has ended."""
+        return self in (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED)
+
+
+class OutcomeKind(StrEnum):
+    """What became of one input. Every batch returns exactly one a input, and the counts add up."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    SKIPPED = "skipped"
+    INVALID = "invalid"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the input needs no further attention."""
+        return self not in (OutcomeKind.INVALID, OutcomeKind.FAILED, OutcomeKind.CANCELLED)
+
+
+class Stage(BaseModel):
+    """One entry of ``stages``. The class attribute stays a list of plain dicts; this is their checked form."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    number: int = Field(ge=1)
+    name: str = Field(min_length=1)
+    task_type: str = Field(min_length=1)
+    description: str = ""
+    parallelism: Literal["single", "fan_out", "dynamic", "match_previous", "fan_in"] = "single"
+
+    @field_validator("task_type")
+    @classmethod
+    def _normalise(cls, value: str) -> str:
+        return normalise_task_type(value)
+
+
+class TaskDefinition(BaseModel):
+    """What ``create_tasks_for_stage`` returns for one task; keys it does not know are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    task_id: str = Field(min_length=1, max_length=100)
+    task_type: str = Field(min_length=1)
+    parameters: dict[str, Any]
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("task_type")
+    @classmethod
+    def _normalise(cls, value: str) -> str:
+        return normalise_task_type(value)
+
+
+class TaskResult(BaseModel):
+    """How one task ended, as the aggregation sees it."""
+
+    task_id: str
+    task_type: str
+    status: TaskStatus
+    result_data: dict[str, Any] = Field(default_factory=dict)
+    error_details: str | None = None
+    execution_time_ms: int | None = None
+    timestamp: datetime
+    metadata: dict[str, Any] | None = None
+    stage: int = 1
+    task_index: int = 0
+
+    @property
+    def success(self) -> bool:
+        """Whether the task completed."""
+        return self.status is TaskStatus.COMPLETED
+
+
+class JobExecutionContext(BaseModel):
+    """The one argument of ``aggregate_job_results``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    job_id: str
+    job_type: str
+    current_stage: int = Field(ge=1)
+    total_stages: int = Field(ge=1)
+    parameters: dict[str, Any]
+    stage_results: dict[str, Any] = Field(default_factory=dict)
+    task_results: list[TaskResult] = Field(default_factory=list)
+    metadata: dict[str, Any] | None = None
+
+
+class TaskContext(dict[str, Any]):
+    """The optional second argument of a handler: a dict, as the original documented, with named accessors.
+
+    Keys: ``job_id``, ``job_type``, ``task_id``, ``stage``, ``task_index``, ``attempt`` (1 on the first
+    execution), ``predecessor_result`` (what the completed task of equal index returned in the stage before, or
+    ``None``) and ``services`` (the stores the run was given; empty in a worker process).
+    """
+
+    @property
+    def predecessor_result(self) -> dict[str, Any] | None:
+        """Raw return of the completed task of equal index in the stage before."""
+        result: dict[str, Any] | None = self.get("predecessor_result")
+        return result
+
+    @property
+    def services(self) -> Mapping[str, Any]:
+        """Stores and clients by name, given to the run by its resources."""
+        services: Mapping[str, Any] = self.get("services") or {}
+        return services
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskLimits:
+    """Limits of one task; ``None`` takes the setting. Only a worker process can keep them."""
+
+    wall_seconds: float | None = None
+    cpu_seconds: int | None = None
+    memory_mb: int | None = None
+    file_size_mb: int | None = None
+
+    @property
+    def any_set(self) -> bool:
+        """Whether the workflow asks for a limit of its own."""
+        return any(
+            value is not None for value in (self.wall_seconds, self.cpu_seconds, self.memory_mb, self.file_size_mb)
+        )
+
+
+def normalise_task_type(task_type: str) -> str:
+    """Lower case with underscores, as the original's registry looked task types up."""
+    return task_type.lower().replace("-", "_")
+
+
+def canonical_json(value: object) -> str:
+    """The JSON text the original hashed: sorted keys, default separators, ASCII escapes."""
+    return json.dumps(value, sort_keys=True)
+
+
+def fallback_aggregation(context: JobExecutionContext) -> dict[str, Any]:
+    """The result of a job whose class has no aggregation."""
+    return {
+        "job_type": context.job_type,
+        "total_tasks": len(context.task_results),
+        "message": "Job completed successfully",
+    }
+
+
+class WorkflowParameters(BaseModel):
+    """Base of a workflow's parameter model: unknown keys are refused, values are not silently re-typed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Workflow:
+    """Base of our own workflows: give it ``Parameters``, ``stages``, ``handlers``, the tasks and the aggregation.
+
+    Everything is a class attribute or class method, because no instance is ever made.  Attributes below the
+    seven elements say how Dagster shows the workflow; each has a default.
+    """
+
+    job_type: ClassVar[str]
+    """Name of the job, the Dagster job and (unless ``asset`` is set) the asset."""
+    description: ClassVar[str] = ""
+    stages: ClassVar[list[dict[str, Any]]]
+    Parameters: ClassVar[type[WorkflowParameters]]
+    """Typed, documented parameters; its fields become the config of the submit job."""
+    handlers: ClassVar[Mapping[str, Handler]] = {}
+    """Task type → handler."""
+
+    asset: ClassVar[str | None] = None
+    """Key of the asset that a job of this type materializes; default: the job type."""
+    partition_set: ClassVar[str | None] = None
+    """Name of the dynamic partitions; assets with the same name share one definition. Default: the asset."""
+    key_parameter: ClassVar[str | None] = None
+    """Parameter whose value is the partition key; without one the job id is the key."""
+    asset_deps: ClassVar[Sequence[str]] = ()
+    """Keys of the upstream assets."""
+    group: ClassVar[str] = "workflows"
+    kinds: ClassVar[frozenset[str]] = frozenset()
+    owners: ClassVar[Sequence[str]] = ()
+    tags: ClassVar[Mapping[str, str]] = {}
+
+    execution: ClassVar[Literal["thread", "process"]] = "thread"
+    """Where handlers run. Whatever opens a file someone uploaded says ``process``."""
+    limits: ClassVar[TaskLimits] = TaskLimits()
+    tolerates_partial_failure: ClassVar[bool] = False
+    """Whether a job with some failed tasks ends ``completed_with_errors`` rather than ``failed``."""
+
+    @classmethod
+    def validate_job_parameters(cls, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the validated parameters: what is hashed, stored and passed as ``job_params``.
+
+        Raises:
+            ParameterError: every problem in one message, each naming its parameter.
+        """
+        if not isinstance(params, dict):
+            msg = f"{cls.job_type}: parameters must be a JSON object, got {type(params).__name__}"
+            raise ParameterError(msg)
+        given = {key: value for key, value in params.items() if key not in SUBMIT_FIELDS}
+        try:
+            model = cls.Parameters.model_validate(given)
+        except ValidationError as error:
+            raise ParameterError(_explain(cls.job_type, cls.Parameters, error)) from None
+        return cls.parameters_to_dict(model)
+
+    @classmethod
+    def parameters_to_dict(cls, model: WorkflowParameters) -> dict[str, Any]:
+        """The validated parameters as the dict that is hashed; override where the original left defaults out."""
+        return model.model_dump(mode="json")
+
+    @classmethod
+    def generate_job_id(cls, params: dict[str, Any]) -> str:
+        """SHA-256 of the whole validated parameters, as seven of the original's eight jobs have it."""
+        return hashlib.sha256(canonical_json(params).encode()).hexdigest()
+
+    @classmethod
+    def create_tasks_for_stage(
+        cls,
+        stage: int,
+        job_params: dict[str, Any],
+        job_id: str,
+        previous_results: list[dict[str, Any]] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the tasks of a stage; an empty list completes the stage."""
+        raise NotImplementedError
+
+    @classmethod
+    def create_job_record(cls, job_id: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the job's first record; the submission writes it to the ledger, in one transaction with the queue."""
+        return {
+            "job_id": job_id,
+            "job_type": cls.job_type,
+            "parameters": params,
+            "status": JobStatus.QUEUED.value,
+            "stage": 1,
+            "total_stages": len(cls.stages),
+            "stage_results": {},
+            "metadata": {"description": cls.description, "created_by": cls.__name__},
+        }
+
+    @classmethod
+    def queue_job(cls, job_id: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the queue's answer in the original's form; the ledger is the queue."""
+        del params
+        return {
+            "queued": True,
+            "queue_type": "ledger",
+            "queue_name": "geo_assets-jobs",
+            "message_id": str(uuid.uuid4()),
+            "job_id": job_id,
+        }
+
+    @classmethod
+    def aggregate_job_results(cls, context: JobExecutionContext) -> dict[str, Any]:
+        """Return the job's result; override it. The default is the original's fallback."""
+        return fallback_aggregation(context)
+
+    # Optional hooks of ours, none of them part of the contract
+
+    @classmethod
+    def source_version(cls, params: dict[str, Any], services: Mapping[str, Any]) -> str | None:
+        """Version of what the job reads (a blob's ETag), or ``None`` where there is no source."""
+        del params, services
+        return None
+
+    @classmethod
+    def max_age_seconds(cls) -> float | None:
+        """Age at which a recorded answer no longer counts; ``None``: it always counts."""
+        return None
+
+    @classmethod
+    def parameters_for_partition(cls, partition_key: str) -> dict[str, Any] | None:
+        """Parameters that follow from a partition key alone, or ``None`` where they do not."""
+        return {cls.key_parameter: partition_key} if cls.key_parameter else None
+
+    @classmethod
+    def keys_with_prefix(cls, prefix: str, services: Mapping[str, Any]) -> Iterable[str]:
+        """Existing values of the key parameter that start with ``prefix`` (for submission by prefix)."""
+        del prefix, services
+        msg = f"{cls.job_type} cannot be submitted by prefix; name the keys"
+        raise ParameterError(msg)
+
+    @classmethod
+    def materialization_metadata(cls, result: dict[str, Any]) -> dict[str, Any]:
+        """Plain values worth showing on the partition, beside the result itself."""
+        del result
+        return {}
+
+
+def _explain(job_type: str, model: type[BaseModel], error: ValidationError) -> str:
+    """One sentence a problem; a message our own validators raised stands alone, as the original worded it."""
+    sentences: list[str] = []
+    for problem in error.errors(include_url=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        cause = (problem.get("ctx") or {}).get("error")
+        if isinstance(cause, ValueError):
+            sentences.append(str(cause))
+        elif problem["type"] == "extra_forbidden":
+            known = ", ".join(model.model_fields)
+            sentences.append(f"{job_type}: unknown parameter '{name}'; it takes: {known}")
+        elif problem["type"] == "missing":
+            sentences.append(f"{name} is required")
+        else:
+            sentences.append(f"{name}: {problem['msg']}, got {type(problem['input']).__name__}")
+    return "; ".join(sentences)
+
+
+# --- the check -------------------------------------------------------------------------------------------
+
+
+class ElementState(StrEnum):
+    """State of one element in a class."""
+
+    PRESENT = "present"
+    MISSING = "missing"
+    WRONG_SIGNATURE = "wrong signature"
+
+
+class _Element(NamedTuple):
+    name: str
+    arguments: tuple[str, ...]
+
+
+AGGREGATION_NAMES = ("aggregate_job_results", "finalize_job")
+
+ELEMENTS: tuple[_Element, ...] = (
+    _Element("stages", ()),
+    _Element("validate_job_parameters", ("params",)),
+    _Element("generate_job_id", ("params",)),
+    _Element("create_tasks_for_stage", ("stage", "job_params", "job_id")),
+    _Element("create_job_record", ("job_id", "params")),
+    _Element("queue_job", ("job_id", "params")),
+    _Element("aggregate_job_results", ("context",)),
+)
+
+
+@dataclass(frozen=True)
+class ContractReport:
+    """What :func:`check_contract` found in one class."""
+
+    workflow: str
+    job_type: str | None
+    elements: Mapping[str, ElementState]
+    problems: tuple[str, ...]
+    """A sentence a problem, each naming the class and the element."""
+
+    @property
+    def complete(self) -> bool:
+        """All seven elements present, stages well-formed."""
+        return not self.problems and all(state is ElementState.PRESENT for state in self.elements.values())
+
+    @property
+    def runnable(self) -> bool:
+        """Whether the class can be loaded: everything but the aggregation, which has a fallback."""
+        return not self.problems
+
+
+def check_contract(workflow: type) -> ContractReport:
+    """Check ``workflow`` against the seven elements without running any of them."""
+    name = workflow.__name__
+    elements: dict[str, ElementState] = {}
+    problems: list[str] = []
+    job_type = getattr(workflow, "job_type", None)
+    if not isinstance(job_type, str) or not job_type:
+        problems.append(f"{name} has no job_type: set the class attribute to the job's name.")
+        job_type = None
+
+    for element in ELEMENTS:
+        if element.name == "stages":
+            state, problem = _check_stages(workflow)
+        else:
+            state, problem = _check_method(workflow, element)
+        elements[element.name] = state
+        if problem:
+            problems.append(problem)
+    return ContractReport(name, job_type, elements, tuple(problems))
+
+
+def require_contract(workflow: type) -> None:
+    """Refuse a class that cannot be run.
+
+    Raises:
+        ContractError: one sentence a problem, naming the class and the element.
+    """
+    report = check_contract(workflow)
+    if not report.runnable:
+        raise ContractError(" ".join(report.problems))
+
+
+def aggregation_of(workflow: type) -> Callable[[JobExecutionContext], Any]:
+    """The class's aggregation under either name, or the fallback."""
+    for name in AGGREGATION_NAMES:
+        method = getattr(workflow, name, None)
+        # our base class gives every workflow a default aggregate_job_results; a finalize_job beside it wins
+        if callable(method) and not (name == "aggregate_job_results" and _is_base_default(workflow)):
+            return method  # type: ignore[no-any-return]
+    return fallback_aggregation
+
+
+def parse_stages(workflow: type) -> list[Stage]:
+    """The class's stages in their checked form.
+
+    Raises:
+        ContractError: they are not a well-formed list.
+    """
+    state, problem = _check_stages(workflow)
+    if state is not ElementState.PRESENT:
+        raise ContractError(problem or f"{workflow.__name__}: stages are malformed.")
+    return [Stage.model_validate(entry) for entry in workflow.stages]  # type: ignore[attr-defined]
+
+
+def _is_base_default(workflow: type) -> bool:
+    method = inspect.getattr_static(workflow, "aggregate_job_results", None)
+    return method is Workflow.__dict__["aggregate_job_results"]
+
+
+def _check_stages(workflow: type) -> tuple[ElementState, str | None]:
+    name = workflow.__name__
+    stages = getattr(workflow, "stages", None)
+    if stages is None:
+        return ElementState.MISSING, f"{name} lacks the element 'stages': add a list of stage dicts."
+    if not isinstance(stages, list) or not stages:
+        return ElementState.WRONG_SIGNATURE, f"{name}: the element 'stages' must be a non-empty list of dicts."
+    for position, entry in enumerate(stages, start=1):
+        try:
+            stage = Stage.model_validate(entry)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            return (
+                ElementState.WRONG_SIGNATURE,
+                f"{name}: entry {position} of the element 'stages' is malformed ({where}: {first['msg']}).",
+            )
+        if stage.number != position:
+            return (
+                ElementState.WRONG_SIGNATURE,
+                f"{name}: entry {position} of the element 'stages' has number {stage.number};"
+                " stages are numbered 1, 2, 3, … in order.",
+            )
+    return ElementState.PRESENT, None
+
+
+def _check_method(workflow: type, element: _Element) -> tuple[ElementState, str | None]:
+    name = workflow.__name__
+    candidates = AGGREGATION_NAMES if element.name == "aggregate_job_results" else (element.name,)
+    found = next((candidate for candidate in candidates if hasattr(workflow, candidate)), None)
+    if found is None or (found == "create_tasks_for_stage" and _inherits_abstract_tasks(workflow)):
+        if element.name == "aggregate_job_results":
+            return ElementState.MISSING, None  # the one element with a fallback
+        return ElementState.MISSING, f"{name} lacks the element '{element.name}': add a static method of that name."
+    method = getattr(workflow, found)
+    expected = f"{found}({', '.join(element.arguments)})"
+    wrong = (
+        ElementState.WRONG_SIGNATURE,
+        f"{name}: the element '{found}' cannot be called as {expected}; make it a static method that can.",
+    )
+    if not callable(method):
+        return wrong
+    static = inspect.getattr_static(workflow, found)
+    if inspect.isfunction(static):  # an instance method: its first argument would be taken for self
+        return wrong
+    try:
+        signature = inspect.signature(method)
+        signature.bind(*element.arguments)
+        if found == "create_tasks_for_stage":
+            signature.bind(*element.arguments, previous_results=None)
+    except (TypeError, ValueError):
+        return wrong
+    return ElementState.PRESENT, None
+
+
+def _inherits_abstract_tasks(workflow: type) -> bool:
+    method = inspect.getattr_static(workflow, "create_tasks_for_stage", None)
+    return method is Workflow.__dict__["create_tasks_for_stage"]

@@ -1,0 +1,109 @@
+"""Every exception this package raises on purpose, as one tree.
+
+::
+
+    GeoAssetsError
+    ├── ParameterError (ValueError)           a parameter is unknown, missing, of the wrong type or out of range
+    │   └── UnknownJobTypeError               no workflow of that name is registered
+    ├── ContractError                         a workflow class does not keep the seven-element contract
+    ├── SettingsError                         a GEO_ASSETS_* setting cannot be used
+    ├── NotFoundError                         what was asked for is not there
+    │   ├── ContainerNotFoundError
+    │   ├── BlobNotFoundError
+    │   └── JobNotFoundError
+    ├── AccessDeniedError                     the credential may not do this
+    ├── UnsupportedNameError                  a blob name the store cannot hold or we refuse to open
+    ├── PreconditionFailedError               a conditional write found something else there
+    ├── TransientError                        worth trying again, unchanged
+    │   ├── ThrottledError                    the service asked us to slow down
+    │   ├── StoreUnavailableError             the blob service cannot be reached
+    │   └── LedgerUnavailableError            the ledger database cannot be reached
+    └── LedgerError
+        ├── IllegalTransitionError            a status change the ledger does not allow
+        ├── FenceLostError                    a later attempt owns this work; the late result was refused
+        └── SchemaVersionError                the database is newer or older than this code
+
+A message says what happened, to which object, and what to do next.  It never holds a credential or a signed
+URL: text from outside passes through :func:`geo_assets.redaction.redact` first.  Exceptions are for bugs,
+outages and refused input before work starts; what happens to one input of a batch is an outcome, a value.
+"""
+
+
+class GeoAssetsError(Exception):
+    """Base of everything raised on purpose."""
+
+
+class ParameterError(GeoAssetsError, ValueError):
+    """A parameter is unknown, missing, of the wrong type or out of range."""
+
+
+class UnknownJobTypeError(ParameterError):
+    """No workflow of that name is registered."""
+
+
+class ContractError(GeoAssetsError):
+    """A workflow class does not keep the seven-element contract."""
+
+
+class SettingsError(GeoAssetsError):
+    """A ``GEO_ASSETS_*`` setting cannot be used."""
+
+
+class NotFoundError(GeoAssetsError):
+    """What was asked for is not there."""
+
+
+class ContainerNotFoundError(NotFoundError):
+    """The container does not exist in the blob store."""
+
+
+class BlobNotFoundError(NotFoundError):
+    """The blob does not exist in its container."""
+
+
+class JobNotFoundError(NotFoundError):
+    """The ledger holds no such job."""
+
+
+class AccessDeniedError(GeoAssetsError):
+    """The credential in use may not do this."""
+
+
+class UnsupportedNameError(GeoAssetsError):
+    """A blob name the store cannot hold or we refuse to open."""
+
+
+class PreconditionFailedError(GeoAssetsError):
+    """A conditional write found another version, or something where nothing was expected."""
+
+
+class TransientError(GeoAssetsError):
+    """Worth trying again, unchanged."""
+
+
+class ThrottledError(TransientError):
+    """The service asked us to slow down."""
+
+
+class StoreUnavailableError(TransientError):
+    """The blob service cannot be reached."""
+
+
+class LedgerUnavailableError(TransientError):
+    """The ledger database cannot be reached."""
+
+
+class LedgerError(GeoAssetsError):
+    """The ledger refused an operation."""
+
+
+class IllegalTransitionError(LedgerError):
+    """A status change that the ledger does not allow."""
+
+
+class FenceLostError(LedgerError):
+    """A later attempt owns this work; the late result was refused and nothing was written."""
+
+
+class SchemaVersionError(LedgerError):
+    """The ledger database is newer or older than this code understands."""

@@ -1,0 +1,135 @@
+"""Every environment variable of the package, typed and documented, in one class.
+
+What belongs here: settings an operator may change, all named ``GEO_ASSETS_*`` (a ``.env`` file is not read).
+What does not: parameters of a job, and Dagster's own settings, which live in ``dagster.yaml``.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from geo_assets.errors import SettingsError
+from geo_assets.redaction import redact
+
+__all__ = ["Settings", "get_settings"]
+
+
+class Settings(BaseSettings):
+    """All settings; read once a process by :func:`get_settings`."""
+
+    model_config = SettingsConfigDict(env_prefix="GEO_ASSETS_", extra="ignore", frozen=True)
+
+    home: Path = Field(
+        Path(".geo_assets"),
+        description="Folder of all embedded state: ledger, listings, tables, catalog, temporary files.",
+    )
+
+    # Blob store
+    blob_store: Literal["local", "azure", "memory"] = Field(
+        "local", description="Where containers live: folders on disk, Azure Blob Storage, or memory (tests)."
+    )
+    blob_root: Path | None = Field(
+        None, description="Folder whose sub-folders are the local containers; default: `containers` in the home."
+    )
+    azure_account: str | None = Field(None, description="Storage account name.")
+    azure_endpoint: str | None = Field(
+        None,
+        description="Blob endpoint where it is not the public cloud's, e.g. http://127.0.0.1:10000/devstoreaccount1.",
+    )
+    azure_account_key: SecretStr | None = Field(None, description="Account key.")
+    azure_sas_token: SecretStr | None = Field(None, description="SAS token (with or without the leading '?').")
+    azure_connection_string: SecretStr | None = Field(None, description="Connection string; wins over the others.")
+
+    # Ledger
+    ledger_url: SecretStr | None = Field(
+        None,
+        description="SQLAlchemy URL of the ledger; default: SQLite in the home. PostgreSQL: postgresql+psycopg2://…",
+    )
+
+    # Waves, chunks, tasks
+    wave_size: int = Field(1000, ge=1, le=5000, description="Most partition keys one run handles.")
+    waves_at_once: int = Field(4, ge=1, description="Most bulk waves of one workflow under way at a time.")
+    interactive_limit: int = Field(
+        20, ge=0, description="A submission of at most this many jobs counts as interactive and goes first."
+    )
+    job_chunk_size: int = Field(100, ge=1, le=1000, description="Jobs in one dynamic output.")
+    task_chunk_size: int = Field(1000, ge=1, le=10000, description="Tasks of a fan-out stage in one dynamic output.")
+    task_threads: int = Field(8, ge=1, description="Tasks at once where a workflow runs in threads.")
+    task_processes: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        description="Tasks at once where a workflow runs in worker processes; default: the number of cores.",
+    )
+    task_max_retries: int = Field(3, ge=0, le=10, description="Retries of a task after a transient error.")
+    task_retry_base_delay: float = Field(5.0, ge=0, le=60, description="Seconds before the first retry; doubles.")
+    task_retry_max_delay: float = Field(300.0, ge=0, le=3600, description="Longest wait before a retry, seconds.")
+    max_releases: int = Field(
+        3, ge=0, description="How often a job whose run died is queued again before it is given up as failed."
+    )
+    heartbeat_seconds: float = Field(10.0, gt=0, description="How often running tasks write their heartbeat.")
+
+    # Limits of one task in a worker process; a workflow may set its own
+    task_wall_seconds: float = Field(3600.0, gt=0, description="Wall-clock limit of a task.")
+    task_cpu_seconds: int = Field(3600, ge=1, description="CPU-time limit of a task.")
+    task_memory_mb: int = Field(4096, ge=64, description="Memory limit of a worker process (data segment), MB.")
+    task_file_size_mb: int = Field(65536, ge=1, description="Largest file a worker process may write, MB.")
+
+    # Freshness of container jobs
+    listing_max_age: float = Field(
+        0.0, ge=0, description="Seconds for which a finished listing or summary answers again; 0: always run anew."
+    )
+
+    # Dagster
+    executor: Literal["in_process", "multiprocess", "celery", "k8s"] = Field(
+        "in_process", description="Step executor of the workflow jobs. Dask is refused: it skips mapped steps."
+    )
+    executor_max_concurrent: int = Field(2, ge=1, description="Steps at once with the multiprocess executor.")
+    sensor_seconds: int = Field(5, ge=1, description="Interval of the queued-jobs sensor.")
+
+    @property
+    def blob_root_path(self) -> Path:
+        """The folder whose sub-folders are the local containers, absolute."""
+        return (self.blob_root or self.home / "containers").expanduser().resolve()
+
+    @property
+    def home_path(self) -> Path:
+        """The folder of all embedded state, absolute."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def listings_path(self) -> Path:
+        """Where container listings are kept as Parquet, a folder a container."""
+        return self.home_path / "listings"
+
+    @property
+    def ledger_sqlalchemy_url(self) -> str:
+        """The ledger's SQLAlchemy URL with the driver named. Holds the password: never log it."""
+        if self.ledger_url is None:
+            return f"sqlite:///{self.home_path / 'ledger.db'}"
+        url = self.ledger_url.get_secret_value()
+        scheme, separator, rest = url.partition("://")
+        if separator and scheme in ("postgres", "postgresql"):
+            # SQLAlchemy 2.1 reads a bare scheme as psycopg 3; dagster-postgres needs psycopg2 either way
+            return f"postgresql+psycopg2://{rest}"
+        return url
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        SettingsError: a variable is malformed; names it and says what it takes.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"GEO_ASSETS_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        )
+        raise SettingsError(redact(f"settings cannot be used: {problems}")) from None
