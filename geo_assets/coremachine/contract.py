@@ -154,13 +154,13 @@ class TaskContext(dict[str, Any]):
     """The optional second argument of a handler: a dict, as the original documented, with named accessors.
 
     Keys: ``job_id``, ``job_type``, ``task_id``, ``stage``, ``task_index``, ``attempt`` (1 on the first
-    execution), ``predecessor_result`` (what the completed task of equal index returned in the stage before, or
-    ``None``) and ``services`` (the stores the run was given; empty in a worker process).
+    execution), ``services`` (the stores the run was given; empty in a worker process) and, only where the task of
+    equal index in the stage before completed, ``predecessor_result``, what it returned.
     """
 
     @property
     def predecessor_result(self) -> dict[str, Any] | None:
-        """Raw return of the completed task of equal index in the stage before."""
+        """Raw return of the completed task of equal index in the stage before, or ``None``."""
         result: dict[str, Any] | None = self.get("predecessor_result")
         return result
 
