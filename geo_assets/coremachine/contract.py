@@ -13,6 +13,7 @@ The elements, in the order of the original CoreMachine: ``stages``, ``validate_j
 import hashlib
 import inspect
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class TaskStatus(StrEnum):
     RETRYING = "retrying"
     PENDING_RETRY = "pending_retry"
     CANCELLED = "cancelled"
-    PENDING = "queued"  # noqa: PIE796 - an alias on purpose: the original's aggregators use the name
+    PENDING = "queued"  # an alias on purpose: the original's aggregators use the name
 
     @property
     def is_terminal(self) -> bool:
@@ -87,7 +88,7 @@ class Stage(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    number: int = Field(ge=1)
+    number: int = Field(ge=1, strict=True)
     name: str = Field(min_length=1)
     task_type: str = Field(min_length=1)
     description: str = ""
@@ -114,6 +115,11 @@ class TaskDefinition(BaseModel):
     def _normalise(cls, value: str) -> str:
         return normalise_task_type(value)
 
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: object) -> object:
+        return {} if value is None else value
+
 
 class TaskResult(BaseModel):
     """How one task ended, as the aggregation sees it."""
@@ -128,6 +134,12 @@ class TaskResult(BaseModel):
     metadata: dict[str, Any] | None = None
     stage: int = 1
     task_index: int = 0
+
+    @field_validator("result_data", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: object) -> object:
+        # a handler may return a ready-made TaskResult; the original's had None as default here
+        return {} if value is None else value
 
     @property
     def success(self) -> bool:
@@ -144,7 +156,7 @@ class JobExecutionContext(BaseModel):
     job_type: str
     current_stage: int = Field(ge=1)
     total_stages: int = Field(ge=1)
-    parameters: dict[str, Any]
+    parameters: dict[str, Any] = Field(default_factory=dict)
     stage_results: dict[str, Any] = Field(default_factory=dict)
     task_results: list[TaskResult] = Field(default_factory=list)
     metadata: dict[str, Any] | None = None
@@ -196,6 +208,12 @@ def normalise_task_type(task_type: str) -> str:
 def canonical_json(value: object) -> str:
     """The JSON text the original hashed: sorted keys, default separators, ASCII escapes."""
     return json.dumps(value, sort_keys=True)
+
+
+def without_submit_fields(params: Mapping[str, Any], declared: Iterable[str] = ()) -> dict[str, Any]:
+    """The parameters without the five submit fields, except those that the workflow itself declares."""
+    dropped = SUBMIT_FIELDS.difference(declared)
+    return {key: value for key, value in params.items() if key not in dropped}
 
 
 def fallback_aggregation(context: JobExecutionContext) -> dict[str, Any]:
@@ -255,10 +273,10 @@ class Workflow:
         Raises:
             ParameterError: every problem in one message, each naming its parameter.
         """
-        if not isinstance(params, dict):
-            msg = f"{cls.job_type}: parameters must be a JSON object, got {type(params).__name__}"
+        if not isinstance(params, dict):  # whatever JSON a caller sent
+            msg = f"{cls.job_type}: parameters must be a JSON object, got {type(params).__name__}"  # type: ignore[unreachable]
             raise ParameterError(msg)
-        given = {key: value for key, value in params.items() if key not in SUBMIT_FIELDS}
+        given = without_submit_fields(params, cls.Parameters.model_fields)
         try:
             model = cls.Parameters.model_validate(given)
         except ValidationError as error:
@@ -381,7 +399,12 @@ class ElementState(StrEnum):
 class _Element(NamedTuple):
     name: str
     arguments: tuple[str, ...]
+    keywords: tuple[str, ...] = ()
 
+
+_ABSENT = object()
+_JOB_TYPE = re.compile(r"[A-Za-z0-9_]{1,100}")
+"""What Dagster takes as a name, as long as the column of the original."""
 
 AGGREGATION_NAMES = ("aggregate_job_results", "finalize_job")
 
@@ -389,7 +412,7 @@ ELEMENTS: tuple[_Element, ...] = (
     _Element("stages", ()),
     _Element("validate_job_parameters", ("params",)),
     _Element("generate_job_id", ("params",)),
-    _Element("create_tasks_for_stage", ("stage", "job_params", "job_id")),
+    _Element("create_tasks_for_stage", ("stage", "job_params", "job_id"), ("previous_results",)),
     _Element("create_job_record", ("job_id", "params")),
     _Element("queue_job", ("job_id", "params")),
     _Element("aggregate_job_results", ("context",)),
@@ -426,6 +449,11 @@ def check_contract(workflow: type) -> ContractReport:
     if not isinstance(job_type, str) or not job_type:
         problems.append(f"{name} has no job_type: set the class attribute to the job's name.")
         job_type = None
+    elif not _JOB_TYPE.fullmatch(job_type):
+        problems.append(
+            f"{name}: the job_type {job_type!r} cannot name a Dagster job:"
+            " use 1 to 100 letters, digits and underscores."
+        )
 
     for element in ELEMENTS:
         if element.name == "stages":
@@ -451,12 +479,8 @@ def require_contract(workflow: type) -> None:
 
 def aggregation_of(workflow: type) -> Callable[[JobExecutionContext], Any]:
     """The class's aggregation under either name, or the fallback."""
-    for name in AGGREGATION_NAMES:
-        method = getattr(workflow, name, None)
-        # our base class gives every workflow a default aggregate_job_results; a finalize_job beside it wins
-        if callable(method) and not (name == "aggregate_job_results" and _is_base_default(workflow)):
-            return method  # type: ignore[no-any-return]
-    return fallback_aggregation
+    name = _implementation(workflow, "aggregate_job_results")
+    return fallback_aggregation if name is None else getattr(workflow, name)
 
 
 def parse_stages(workflow: type) -> list[Stage]:
@@ -471,9 +495,34 @@ def parse_stages(workflow: type) -> list[Stage]:
     return [Stage.model_validate(entry) for entry in workflow.stages]  # type: ignore[attr-defined]
 
 
-def _is_base_default(workflow: type) -> bool:
-    method = inspect.getattr_static(workflow, "aggregate_job_results", None)
-    return method is Workflow.__dict__["aggregate_job_results"]
+def _implementation(workflow: type, element: str) -> str | None:
+    """Name of the attribute that implements an element; ``None`` where nothing does."""
+    if element == "aggregate_job_results":
+        # our base class gives every workflow a default; a finalize_job beside it wins
+        own = (name for name in AGGREGATION_NAMES if _implements(workflow, name) and not _is_base(workflow, name))
+        return next(own, element if _is_base(workflow, element) else None)
+    if not _implements(workflow, element):
+        return None
+    if _is_base(workflow, "create_tasks_for_stage") and element == "create_tasks_for_stage":
+        return None
+    if _is_base(workflow, element) and element == "validate_job_parameters" and not _has_parameters(workflow):
+        return None
+    return element
+
+
+def _implements(workflow: type, name: str) -> bool:
+    method = getattr(workflow, name, None)
+    # no instance is ever made, so Python itself never refuses a class with abstract methods left
+    return method is not None and not getattr(method, "__isabstractmethod__", False)
+
+
+def _is_base(workflow: type, name: str) -> bool:
+    return inspect.getattr_static(workflow, name, None) is Workflow.__dict__.get(name, _ABSENT)
+
+
+def _has_parameters(workflow: type) -> bool:
+    model = getattr(workflow, "Parameters", None)
+    return isinstance(model, type) and issubclass(model, BaseModel)
 
 
 def _check_stages(workflow: type) -> tuple[ElementState, str | None]:
@@ -484,6 +533,11 @@ def _check_stages(workflow: type) -> tuple[ElementState, str | None]:
     if not isinstance(stages, list) or not stages:
         return ElementState.WRONG_SIGNATURE, f"{name}: the element 'stages' must be a non-empty list of dicts."
     for position, entry in enumerate(stages, start=1):
+        if not isinstance(entry, dict):
+            return (
+                ElementState.WRONG_SIGNATURE,
+                f"{name}: entry {position} of the element 'stages' must be a dict, not {type(entry).__name__}.",
+            )
         try:
             stage = Stage.model_validate(entry)
         except ValidationError as error:
@@ -496,41 +550,42 @@ def _check_stages(workflow: type) -> tuple[ElementState, str | None]:
         if stage.number != position:
             return (
                 ElementState.WRONG_SIGNATURE,
-                f"{name}: entry {position} of the element 'stages' has number {stage.number};"
-                " stages are numbered 1, 2, 3, … in order.",
+                f"{name}: entry {position} of the element 'stages' has number {stage.number}; they count 1, 2, 3, ….",
             )
     return ElementState.PRESENT, None
 
 
 def _check_method(workflow: type, element: _Element) -> tuple[ElementState, str | None]:
     name = workflow.__name__
-    candidates = AGGREGATION_NAMES if element.name == "aggregate_job_results" else (element.name,)
-    found = next((candidate for candidate in candidates if hasattr(workflow, candidate)), None)
-    if found is None or (found == "create_tasks_for_stage" and _inherits_abstract_tasks(workflow)):
+    found = _implementation(workflow, element.name)
+    if found is None:
         if element.name == "aggregate_job_results":
             return ElementState.MISSING, None  # the one element with a fallback
-        return ElementState.MISSING, f"{name} lacks the element '{element.name}': add a static method of that name."
-    method = getattr(workflow, found)
-    expected = f"{found}({', '.join(element.arguments)})"
-    wrong = (
+        return ElementState.MISSING, f"{name} lacks the element '{element.name}': {_remedy(workflow, element)}."
+    expected = f"{found}({', '.join(element.arguments + tuple(f'{word}=…' for word in element.keywords))})"
+    if _can_be_called(workflow, found, element):
+        return ElementState.PRESENT, None
+    return (
         ElementState.WRONG_SIGNATURE,
         f"{name}: the element '{found}' cannot be called as {expected}; make it a static method that can.",
     )
-    if not callable(method):
-        return wrong
-    static = inspect.getattr_static(workflow, found)
-    if inspect.isfunction(static):  # an instance method: its first argument would be taken for self
-        return wrong
+
+
+def _can_be_called(workflow: type, name: str, element: _Element) -> bool:
+    method = getattr(workflow, name)
+    if not callable(method) or inspect.iscoroutinefunction(method):
+        return False
+    if inspect.isfunction(inspect.getattr_static(workflow, name)):
+        return False  # an instance method: its first argument would be taken for self
     try:
-        signature = inspect.signature(method)
-        signature.bind(*element.arguments)
-        if found == "create_tasks_for_stage":
-            signature.bind(*element.arguments, previous_results=None)
+        # as the engine calls it: previous_results always given, always by name
+        inspect.signature(method).bind(*element.arguments, **dict.fromkeys(element.keywords))
     except (TypeError, ValueError):
-        return wrong
-    return ElementState.PRESENT, None
+        return False
+    return True
 
 
-def _inherits_abstract_tasks(workflow: type) -> bool:
-    method = inspect.getattr_static(workflow, "create_tasks_for_stage", None)
-    return method is Workflow.__dict__["create_tasks_for_stage"]
+def _remedy(workflow: type, element: _Element) -> str:
+    if element.name == "validate_job_parameters" and issubclass(workflow, Workflow):
+        return "give it a Parameters model, or a class method of that name"
+    return "add a static method of that name"
