@@ -72,6 +72,17 @@ class Settings(BaseSettings):
     )
     heartbeat_seconds: float = Field(10.0, gt=0, description="How often running tasks write their heartbeat.")
 
+    # Workflow classes written for the original CoreMachine
+    legacy_jobs: str | None = Field(
+        None, description="Where a team's job classes are registered: module:NAME of a dict job type → class."
+    )
+    legacy_handlers: str | None = Field(
+        None, description="Where their task handlers are registered: module:NAME of a dict task type → callable."
+    )
+    bronze_container: str = Field("bronze", description="Container of raw data, as legacy classes read it.")
+    silver_container: str = Field("silver", description="Container of processed data, as legacy classes read it.")
+    gold_container: str = Field("gold", description="Container of exports, as legacy classes read it.")
+
     # Limits of one task in a worker process; a workflow may set its own
     task_wall_seconds: float = Field(3600.0, gt=0, description="Wall-clock limit of a task.")
     task_cpu_seconds: int = Field(3600, ge=1, description="CPU-time limit of a task.")
