@@ -1,0 +1,1596 @@
+"""The ledger: what is to be done, who is doing it, and what became of it.
+
+What belongs here: every statement on the ledger's tables, one method a transaction.  What does not: when to call
+them (``submission``, ``dispatch``, ``engine``), and Dagster.
+
+Three rules hold everything together:
+
+* an attempt belongs to the run whose id it carries; every write of a result checks that fence in the same
+  transaction, so a stalled earlier run cannot overwrite a later one;
+* a partition has at most one attempt at work and a job at most one waiting, by unique partial indexes;
+* status changes go through the table in ``ledger_tables`` and nowhere else.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine, make_url
+
+from geo_assets.coremachine.contract import JobStatus, OutcomeKind, TaskResult, TaskStatus
+from geo_assets.coremachine.ledger_tables import SCHEMA, attempts, jobs, sources_of, tasks, waves
+from geo_assets.errors import (
+    GeoAssetsError,
+    IllegalTransitionError,
+    JobNotFoundError,
+    LedgerUnavailableError,
+    ParameterError,
+)
+from geo_assets.redaction import redact
+
+INTERACTIVE_PRIORITY = 10
+BULK_PRIORITY = 0
+
+_IN_LIMIT = 1000
+"""Most values in one IN list."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """One job handed to :meth:`Ledger.submit`."""
+
+    job_type: str
+    job_id: str
+    asset: str
+    partition_key: str
+    parameters: Mapping[str, Any]
+    total_stages: int
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    source_version: str | None = None
+    max_age_seconds: float | None = None
+    force: bool = False
+    priority: int = BULK_PRIORITY
+    submitted_by: str = "api"
+
+
+class Decision(StrEnum):
+    """What the ledger did with a submitted job."""
+
+    CREATED = "created"
+    REQUEUED = "requeued"
+    RECORDED = "recorded"
+    IN_PROGRESS = "in_progress"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A row of ``jobs``."""
+
+    job_type: str
+    job_id: str
+    asset: str
+    partition_key: str
+    parameters: dict[str, Any]
+    status: JobStatus
+    outcome: OutcomeKind | None
+    reason: str | None
+    stage: int
+    total_stages: int
+    stage_results: dict[str, Any]
+    metadata: dict[str, Any]
+    result_data: dict[str, Any] | None
+    error_details: str | None
+    source_version: str | None
+    attempts: int
+    latest_attempt: str | None
+    run_id: str | None
+    created_at: datetime
+    updated_at: datetime
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A row of ``attempts`` with its job's parameters."""
+
+    attempt_id: str
+    job_type: str
+    job_id: str
+    number: int
+    asset: str
+    partition_key: str
+    source_version: str | None
+    status: JobStatus
+    outcome: OutcomeKind | None
+    reason: str | None
+    error_details: str | None
+    result_data: dict[str, Any] | None
+    stage: int
+    stage_results: dict[str, Any]
+    priority: int
+    submitted_by: str
+    wave_id: str | None
+    position: int | None
+    run_id: str | None
+    cancel_requested: bool
+    releases: int
+    planned: bool
+    event_emitted: bool
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    parameters: dict[str, Any]
+    job_metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """What became of one :class:`NewJob`: the decision and the job as it stands after it."""
+
+    decision: Decision
+    job: Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wave:
+    """A set of queued attempts of one workflow that one run is asked to do."""
+
+    wave_id: str
+    job_type: str
+    priority: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewTask:
+    """One task row to insert."""
+
+    attempt_id: str
+    stage: int
+    task_index: int
+    task_id: str
+    parent_job_id: str
+    job_type: str
+    task_type: str
+    parameters: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    status: TaskStatus = TaskStatus.QUEUED
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRow:
+    """One task as read back."""
+
+    attempt_id: str
+    stage: int
+    task_index: int
+    task_id: str
+    task_type: str
+    parameters: dict[str, Any]
+    status: TaskStatus
+    outcome: OutcomeKind | None
+    reason: str | None
+    result_data: dict[str, Any] | None
+    metadata: dict[str, Any]
+    error_details: str | None
+    traceback: str | None
+    retry_count: int
+    execution_time_ms: int | None
+    heartbeat: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    def as_result(self) -> TaskResult:
+        """The form aggregations get."""
+        return TaskResult.model_construct(
+            task_id=self.task_id,
+            task_type=self.task_type,
+            status=self.status,
+            result_data=self.result_data or {},
+            error_details=self.error_details,
+            execution_time_ms=self.execution_time_ms,
+            timestamp=self.updated_at,
+            metadata=self.metadata or None,
+            stage=self.stage,
+            task_index=self.task_index,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskUpdate:
+    """How one task ended, or that it waits for another try (``status`` queued)."""
+
+    attempt_id: str
+    stage: int
+    task_index: int
+    status: TaskStatus
+    outcome: OutcomeKind | None
+    reason: str | None
+    result_data: Mapping[str, Any] | None
+    error_details: str | None
+    traceback: str | None
+    retry_count: int
+    execution_time_ms: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settlement:
+    """How one attempt ended."""
+
+    attempt_id: str
+    status: JobStatus
+    outcome: OutcomeKind
+    reason: str | None = None
+    error_details: str | None = None
+    traceback: str | None = None
+    result_data: Mapping[str, Any] | None = None
+    stage: int = 1
+    stage_results: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskCounts:
+    """Tasks of one attempt by status."""
+
+    total: int = 0
+    queued: int = 0
+    processing: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    @property
+    def done(self) -> int:
+        """Tasks that have ended."""
+        return self.completed + self.failed + self.cancelled
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list or retry; ``None`` means any."""
+
+    job_type: str | None = None
+    asset: str | None = None
+    statuses: tuple[JobStatus, ...] = ()
+    reason_contains: str | None = None
+    newer_than: timedelta | None = None
+    older_than: timedelta | None = None
+
+
+FAILED_STATUSES = (JobStatus.FAILED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.CANCELLED)
+"""Statuses of jobs that ``failures`` lists and ``retry`` queues again."""
+
+
+class Ledger:
+    """The ledger database; safe to use from several threads and processes.
+
+    Args:
+        url: SQLAlchemy URL; SQLite's folder is created.
+        patience_seconds: how long an operation waits for a database that is away or locked.
+
+    Raises:
+        SchemaVersionError: the database was written by a newer version of this code.
+        LedgerUnavailableError: it cannot be reached within the patience.
+    """
+
+    def __init__(self, url: str, *, patience_seconds: float = 60.0) -> None:
+        self._patience = patience_seconds
+        self._engine = _make_engine(url)
+        self._reader = self._engine.execution_options(geo_assets_read=True)
+        self._label = make_url(url).render_as_string(hide_password=True)
+        from geo_assets.coremachine.migrations import ensure_schema  # noqa: PLC0415 - alembic only where needed
+
+        self._retry(lambda: ensure_schema(self._engine, self._label))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @property
+    def engine(self) -> Engine:
+        """The SQLAlchemy engine, for queries of your own."""
+        return self._engine
+
+    # --- submission ---------------------------------------------------------------------------------------
+
+    def submit(self, new_jobs: Sequence[NewJob]) -> list[Submitted]:
+        """Record jobs and queue an attempt for each that needs one; one answer a job, in order.
+
+        A job whose last attempt ended well is answered from the record if the source version is the same and the
+        answer is not too old; one that waits, or is at work on the same source version, is left alone; anything
+        else (failed, cancelled, changed source, ``force``) gets a new attempt.
+        """
+        answers: list[Submitted] = []
+        for chunk in _chunks(new_jobs, _IN_LIMIT):
+            answers.extend(self._write(lambda c, chunk=chunk: self._submit_chunk(c, chunk)))  # type: ignore[misc]
+        return answers
+
+    def _submit_chunk(self, c: Connection, new_jobs: Sequence[NewJob]) -> list[Submitted]:
+        now = _now()
+        existing = self._jobs_by_key(c, [(new.job_type, new.job_id) for new in new_jobs], lock=True)
+        busy = self._active_attempts(c, list(existing))
+        decisions: dict[tuple[str, str], Decision] = {}
+        job_rows: list[dict[str, Any]] = []
+        attempt_rows: list[dict[str, Any]] = []
+        for new in new_jobs:
+            key = (new.job_type, new.job_id)
+            if key in decisions:
+                continue  # the same job twice in one submission is one job
+            job = existing.get(key)
+            decision = _decide(new, job, busy.get(key, []), now)
+            decisions[key] = decision
+            if decision in (Decision.RECORDED, Decision.IN_PROGRESS):
+                continue
+            attempt_id = _new_id()
+            number = (job.attempts if job else 0) + 1
+            job_rows.append(_job_row(new, job, attempt_id, number, now))
+            attempt_rows.append(_attempt_row(new, attempt_id, number, now))
+        if job_rows:
+            self._upsert_jobs(c, job_rows)
+            c.execute(attempts.insert(), attempt_rows)
+        urgent = [
+            (new.job_type, new.job_id)
+            for new in new_jobs
+            if decisions[new.job_type, new.job_id] is Decision.IN_PROGRESS and new.priority > BULK_PRIORITY
+        ]
+        for job_type, job_id in urgent:
+            c.execute(
+                attempts.update()
+                .where(
+                    attempts.c.job_type == job_type,
+                    attempts.c.job_id == job_id,
+                    attempts.c.status == JobStatus.QUEUED.value,
+                )
+                .values(priority=INTERACTIVE_PRIORITY)
+            )
+        after = self._jobs_by_key(c, list(decisions))
+        return [
+            Submitted(decision=decisions[new.job_type, new.job_id], job=after[new.job_type, new.job_id])
+            for new in new_jobs
+        ]
+
+    def _upsert_jobs(self, c: Connection, rows: list[dict[str, Any]]) -> None:
+        insert = sqlite.insert if c.dialect.name == "sqlite" else postgresql.insert
+        statement = insert(jobs)
+        keep = {"job_type", "job_id", "created_at", "result_data", "completed_at"}
+        c.execute(
+            statement.on_conflict_do_update(
+                index_elements=[jobs.c.job_type, jobs.c.job_id],
+                set_={column.name: statement.excluded[column.name] for column in jobs.c if column.name not in keep},
+            ),
+            rows,
+        )
+
+    def _jobs_by_key(
+        self, c: Connection, keys: Sequence[tuple[str, str]], *, lock: bool = False
+    ) -> dict[tuple[str, str], Job]:
+        found: dict[tuple[str, str], Job] = {}
+        for job_type in {key[0] for key in keys}:
+            ids = sorted({key[1] for key in keys if key[0] == job_type})
+            for chunk in _chunks(ids, _IN_LIMIT):
+                query = jobs.select().where(jobs.c.job_type == job_type, jobs.c.job_id.in_(chunk))
+                for row in c.execute(query.with_for_update() if lock else query):
+                    job = _job(row)
+                    found[job.job_type, job.job_id] = job
+        return found
+
+    def _active_attempts(self, c: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Attempt]]:
+        found: dict[tuple[str, str], list[Attempt]] = {}
+        for job_type in {key[0] for key in keys}:
+            ids = [key[1] for key in keys if key[0] == job_type]
+            for chunk in _chunks(ids, _IN_LIMIT):
+                query = _attempt_query().where(
+                    attempts.c.job_type == job_type,
+                    attempts.c.job_id.in_(chunk),
+                    attempts.c.status.in_([JobStatus.QUEUED.value, JobStatus.PROCESSING.value]),
+                )
+                for row in c.execute(query):
+                    attempt = _attempt(row)
+                    found.setdefault((attempt.job_type, attempt.job_id), []).append(attempt)
+        return found
+
+    # --- waves --------------------------------------------------------------------------------------------
+
+    def assign_waves(self, *, wave_size: int, waves_at_once: int, only_jobs: Sequence[Job] = ()) -> list[Wave]:
+        """Put queued attempts into waves and return the new ones, most urgent first.
+
+        A wave holds one workflow and one priority, and no partition twice; partitions at work or already in
+        another wave wait.  Interactive attempts get a wave of their own whatever else is under way; of bulk
+        waves at most ``waves_at_once`` of one workflow are open.  ``only_jobs`` restricts the choice.
+        """
+        made: list[Wave] = []
+        for job_type, priority in self._read(self._waiting_groups):
+            while True:
+                wave = self._write(
+                    lambda c, t=job_type, p=priority: self._assign_one(c, t, p, wave_size, waves_at_once, only_jobs)  # type: ignore[misc]
+                )
+                if wave is None:
+                    break
+                made.append(wave)
+        return made
+
+    def _waiting_groups(self, c: Connection) -> list[tuple[str, int]]:
+        query = (
+            sa.select(attempts.c.job_type, attempts.c.priority)
+            .where(attempts.c.status == JobStatus.QUEUED.value, attempts.c.wave_id.is_(None))
+            .distinct()
+            .order_by(attempts.c.priority.desc(), attempts.c.job_type)
+        )
+        return [(row.job_type, row.priority) for row in c.execute(query)]
+
+    def _assign_one(  # noqa: PLR0913
+        self,
+        c: Connection,
+        job_type: str,
+        priority: int,
+        wave_size: int,
+        waves_at_once: int,
+        only_jobs: Sequence[Job],
+    ) -> Wave | None:
+        if priority <= BULK_PRIORITY:
+            open_waves = c.execute(
+                sa.select(sa.func.count())
+                .select_from(waves)
+                .where(waves.c.open, waves.c.job_type == job_type, waves.c.priority <= BULK_PRIORITY)
+            ).scalar_one()
+            if open_waves >= waves_at_once:
+                return None
+        other = attempts.alias("other")
+        taken = (
+            sa.select(sa.literal(1))
+            .select_from(other)
+            .where(
+                other.c.asset == attempts.c.asset,
+                other.c.partition_key == attempts.c.partition_key,
+                sa.or_(
+                    other.c.status == JobStatus.PROCESSING.value,
+                    sa.and_(other.c.status == JobStatus.QUEUED.value, other.c.wave_id.is_not(None)),
+                ),
+            )
+        )
+        query = (
+            sa.select(attempts.c.attempt_id, attempts.c.asset, attempts.c.partition_key)
+            .where(
+                attempts.c.status == JobStatus.QUEUED.value,
+                attempts.c.wave_id.is_(None),
+                attempts.c.job_type == job_type,
+                attempts.c.priority == priority,
+                attempts.c.cancel_requested.is_(False),
+                ~taken.exists(),
+            )
+            .order_by(attempts.c.attempt_id)
+            .limit(wave_size)
+        )
+        if only_jobs:
+            query = query.where(attempts.c.job_id.in_([job.job_id for job in only_jobs][:_IN_LIMIT]))
+        chosen: dict[tuple[str, str], str] = {}
+        for row in c.execute(query):
+            chosen.setdefault((row.asset, row.partition_key), row.attempt_id)
+        if not chosen:
+            return None
+        wave = Wave(wave_id=f"wave-{_new_id()}", job_type=job_type, priority=priority, size=len(chosen))
+        won = 0
+        for position, attempt_id in enumerate(chosen.values()):
+            result = c.execute(
+                attempts.update()
+                .where(
+                    attempts.c.attempt_id == attempt_id,
+                    attempts.c.status == JobStatus.QUEUED.value,
+                    attempts.c.wave_id.is_(None),
+                )
+                .values(wave_id=wave.wave_id, position=position)
+            )
+            won += result.rowcount
+        if won == 0:  # another dispatcher was faster with every one
+            return None
+        c.execute(
+            waves.insert().values(
+                wave_id=wave.wave_id,
+                job_type=job_type,
+                priority=priority,
+                size=won,
+                open=True,
+                created_at=_now(),
+            )
+        )
+        return Wave(wave_id=wave.wave_id, job_type=job_type, priority=priority, size=won)
+
+    def open_waves(self) -> list[Wave]:
+        """Waves whose run has not been seen to end, most urgent and oldest first."""
+
+        def query(c: Connection) -> list[Wave]:
+            rows = c.execute(waves.select().where(waves.c.open).order_by(waves.c.priority.desc(), waves.c.wave_id))
+            return [
+                Wave(wave_id=row.wave_id, job_type=row.job_type, priority=row.priority, size=row.size) for row in rows
+            ]
+
+        return self._read(query)
+
+    def close_wave(self, wave_id: str) -> int:
+        """Close a wave; attempts it never handed to a run wait for another one. Returns how many those are."""
+
+        def work(c: Connection) -> int:
+            freed = c.execute(
+                attempts.update()
+                .where(attempts.c.wave_id == wave_id, attempts.c.status == JobStatus.QUEUED.value)
+                .values(wave_id=None, position=None)
+            ).rowcount
+            c.execute(
+                waves.update().where(waves.c.wave_id == wave_id, waves.c.open).values(open=False, closed_at=_now())
+            )
+            return int(freed)
+
+        return self._write(work)
+
+    def waiting_in_wave(self, wave_id: str) -> int:
+        """Attempts of the wave that no run has claimed yet."""
+        return self._read(
+            lambda c: c.execute(
+                sa.select(sa.func.count())
+                .select_from(attempts)
+                .where(attempts.c.wave_id == wave_id, attempts.c.status == JobStatus.QUEUED.value)
+            ).scalar_one()
+        )
+
+    def waiting_partitions(self) -> dict[tuple[str, str], list[str]]:
+        """Partition keys of queued attempts without a wave, by (asset, job type)."""
+
+        def query(c: Connection) -> dict[tuple[str, str], list[str]]:
+            found: dict[tuple[str, str], list[str]] = {}
+            rows = c.execute(
+                sa.select(attempts.c.asset, attempts.c.job_type, attempts.c.partition_key)
+                .where(attempts.c.status == JobStatus.QUEUED.value, attempts.c.wave_id.is_(None))
+                .distinct()
+            )
+            for row in rows:
+                found.setdefault((row.asset, row.job_type), []).append(row.partition_key)
+            return found
+
+        return self._read(query)
+
+    # --- claiming -----------------------------------------------------------------------------------------
+
+    def claim_wave(self, wave_id: str, run_id: str) -> list[Attempt]:
+        """Give the wave's queued attempts to a run; those whose partition is busy go back to waiting.
+
+        Asking twice with the same run id gives the same answer; a second run gets nothing.
+        """
+
+        def work(c: Connection) -> list[Attempt]:
+            rows = c.execute(
+                sa.select(attempts.c.attempt_id).where(
+                    attempts.c.wave_id == wave_id, attempts.c.status == JobStatus.QUEUED.value
+                )
+            ).scalars()
+            self._claim(c, list(rows), run_id)
+            c.execute(
+                attempts.update()
+                .where(attempts.c.wave_id == wave_id, attempts.c.status == JobStatus.QUEUED.value)
+                .values(wave_id=None, position=None)
+            )
+            return self._attempts_where(c, attempts.c.run_id == run_id)
+
+        return self._write(work)
+
+    def claim_now(self, new_jobs: Sequence[NewJob], run_id: str) -> tuple[list[Attempt], list[NewJob]]:
+        """Start attempts for jobs at once, for a run that was not asked for by a wave.
+
+        A job's waiting attempt is taken over; otherwise a new one is made, whatever the record says.
+
+        Returns:
+            The run's attempts, and the jobs whose partition is busy (nothing is written for those).
+        """
+
+        def work(c: Connection) -> tuple[list[Attempt], list[NewJob]]:
+            now = _now()
+            busy: list[NewJob] = []
+            ids: list[str] = []
+            for new in new_jobs:
+                held = c.execute(
+                    sa.select(attempts.c.run_id).where(
+                        attempts.c.asset == new.asset,
+                        attempts.c.partition_key == new.partition_key,
+                        attempts.c.status == JobStatus.PROCESSING.value,
+                    )
+                ).first()
+                if held is not None:
+                    if held.run_id != run_id:
+                        busy.append(new)
+                    continue
+                waiting = c.execute(
+                    sa.select(attempts.c.attempt_id).where(
+                        attempts.c.job_type == new.job_type,
+                        attempts.c.job_id == new.job_id,
+                        attempts.c.status == JobStatus.QUEUED.value,
+                    )
+                ).scalar()
+                if waiting is None:
+                    job = self._jobs_by_key(c, [(new.job_type, new.job_id)], lock=True).get((new.job_type, new.job_id))
+                    waiting = _new_id()
+                    number = (job.attempts if job else 0) + 1
+                    self._upsert_jobs(c, [_job_row(new, job, waiting, number, now)])
+                    c.execute(attempts.insert(), [_attempt_row(new, waiting, number, now)])
+                ids.append(waiting)
+            self._claim(c, ids, run_id)
+            mine = self._attempts_where(c, attempts.c.run_id == run_id)
+            claimed = {attempt.partition_key for attempt in mine}
+            busy.extend(new for new in new_jobs if new.partition_key not in claimed and new not in busy)
+            return mine, busy
+
+        return self._write(work)
+
+    def _claim(self, c: Connection, attempt_ids: Sequence[str], run_id: str) -> None:
+        offset = c.execute(
+            sa.select(sa.func.coalesce(sa.func.max(attempts.c.position), -1)).where(attempts.c.run_id == run_id)
+        ).scalar_one()
+        now = _now()
+        claimed: list[str] = []
+        for attempt_id in attempt_ids:
+            statement = (
+                attempts.update()
+                .where(
+                    attempts.c.attempt_id == attempt_id,
+                    attempts.c.status.in_(sources_of(JobStatus.PROCESSING)),
+                    attempts.c.cancel_requested.is_(False),
+                )
+                .values(
+                    status=JobStatus.PROCESSING.value,
+                    run_id=run_id,
+                    position=offset + 1 + len(claimed),
+                    started_at=now,
+                    heartbeat=now,
+                    ended_at=None,
+                )
+            )
+            try:
+                with c.begin_nested():
+                    changed = c.execute(statement).rowcount
+            except sa.exc.IntegrityError:
+                continue  # another attempt of this partition is at work: this one waits
+            if changed:
+                claimed.append(attempt_id)
+        self._mirror(c, claimed, {"status": JobStatus.PROCESSING.value, "run_id": run_id, "updated_at": now})
+
+    def _mirror(self, c: Connection, attempt_ids: Sequence[str], values: Mapping[str, Any]) -> None:
+        """Write values to the jobs whose latest attempt is one of these."""
+        for chunk in _chunks(attempt_ids, _IN_LIMIT):
+            c.execute(jobs.update().where(jobs.c.latest_attempt.in_(chunk)).values(**values))
+
+    def attempts_of_run(
+        self,
+        run_id: str,
+        *,
+        first: int | None = None,
+        last: int | None = None,
+        statuses: Sequence[JobStatus] = (),
+    ) -> list[Attempt]:
+        """Attempts the run holds or held, by position; ``first``/``last`` bound the position, inclusive."""
+        conditions = [attempts.c.run_id == run_id]
+        if first is not None:
+            conditions.append(attempts.c.position >= first)
+        if last is not None:
+            conditions.append(attempts.c.position <= last)
+        if statuses:
+            conditions.append(attempts.c.status.in_([status.value for status in statuses]))
+        return self._read(lambda c: self._attempts_where(c, *conditions))
+
+    def attempts_of_wave(self, wave_id: str) -> list[Attempt]:
+        """Attempts now in the wave."""
+        return self._read(lambda c: self._attempts_where(c, attempts.c.wave_id == wave_id))
+
+    def attempts_of_job(self, job_type: str, job_id: str) -> list[Attempt]:
+        """Every attempt of a job, oldest first."""
+
+        def query(c: Connection) -> list[Attempt]:
+            rows = c.execute(
+                _attempt_query()
+                .where(attempts.c.job_type == job_type, attempts.c.job_id == job_id)
+                .order_by(attempts.c.number)
+            )
+            return [_attempt(row) for row in rows]
+
+        return self._read(query)
+
+    def _attempts_where(self, c: Connection, *conditions: sa.ColumnElement[bool]) -> list[Attempt]:
+        query = _attempt_query().where(*conditions).order_by(attempts.c.position, attempts.c.attempt_id)
+        return [_attempt(row) for row in c.execute(query)]
+
+    # --- recovery -----------------------------------------------------------------------------------------
+
+    def active_run_ids(self) -> list[str]:
+        """Runs that hold attempts at work."""
+        return self._read(
+            lambda c: list(
+                c.execute(
+                    sa.select(attempts.c.run_id).where(attempts.c.status == JobStatus.PROCESSING.value).distinct()
+                ).scalars()
+            )
+        )
+
+    def release_run(self, run_id: str, *, max_releases: int) -> tuple[int, int]:
+        """Queue again what a dead run left unfinished; give up what died too often.
+
+        Returns:
+            How many attempts were queued again, and how many given up as failed.
+        """
+
+        def work(c: Connection) -> tuple[int, int]:
+            now = _now()
+            held = self._attempts_where(
+                c, attempts.c.run_id == run_id, attempts.c.status == JobStatus.PROCESSING.value
+            )
+            again = [attempt for attempt in held if attempt.releases < max_releases and not attempt.cancel_requested]
+            given_up = [attempt for attempt in held if attempt not in again]
+            released = 0
+            for attempt in again:
+                if self._has_queued_sibling(c, attempt):
+                    # a newer submission of the job waits already: this attempt has nothing left to do
+                    given_up.append(attempt)
+                    continue
+                c.execute(
+                    attempts.update()
+                    .where(attempts.c.attempt_id == attempt.attempt_id)
+                    .values(
+                        status=JobStatus.QUEUED.value,
+                        run_id=None,
+                        wave_id=None,
+                        position=None,
+                        planned=False,
+                        stage=1,
+                        stage_results={},
+                        releases=attempt.releases + 1,
+                    )
+                )
+                c.execute(tasks.delete().where(tasks.c.attempt_id == attempt.attempt_id))
+                self._mirror(c, [attempt.attempt_id], {"status": JobStatus.QUEUED.value, "stage": 1, "updated_at": now})
+                released += 1
+            for attempt in given_up:
+                cancelled = attempt.cancel_requested
+                message = (
+                    "cancelled on request; its run had ended"
+                    if cancelled
+                    else f"the run {run_id} ended before this job did, {attempt.releases + 1} time(s) over; not tried"
+                    " again by itself (look at the run's log, then retry)"
+                )
+                self._settle_one(
+                    c,
+                    Settlement(
+                        attempt_id=attempt.attempt_id,
+                        status=JobStatus.CANCELLED if cancelled else JobStatus.FAILED,
+                        outcome=OutcomeKind.CANCELLED if cancelled else OutcomeKind.FAILED,
+                        reason=message,
+                        error_details=message,
+                        stage=attempt.stage,
+                        stage_results=attempt.stage_results,
+                    ),
+                    now,
+                )
+            return released, len(given_up)
+
+        return self._write(work)
+
+    def cancel_run(self, run_id: str, reason: str) -> list[str]:
+        """Cancel what the run has not finished; returns the attempt ids."""
+
+        def work(c: Connection) -> list[str]:
+            now = _now()
+            held = self._attempts_where(
+                c, attempts.c.run_id == run_id, attempts.c.status == JobStatus.PROCESSING.value
+            )
+            for attempt in held:
+                self._settle_one(c, _cancellation(attempt, reason), now)
+            return [attempt.attempt_id for attempt in held]
+
+        return self._write(work)
+
+    def cancel(self, job_type: str, job_id: str) -> tuple[int, int]:
+        """Cancel a job: what waits ends at once, what is at work is asked to stop between two tasks.
+
+        Returns:
+            How many attempts ended at once, and how many were asked to stop.
+        """
+
+        def work(c: Connection) -> tuple[int, int]:
+            now = _now()
+            mine = sa.and_(attempts.c.job_type == job_type, attempts.c.job_id == job_id)
+            waiting = self._attempts_where(c, mine, attempts.c.status == JobStatus.QUEUED.value)
+            for attempt in waiting:
+                self._settle_one(c, _cancellation(attempt, "cancelled on request before it started"), now)
+            asked = c.execute(
+                attempts.update()
+                .where(mine, attempts.c.status == JobStatus.PROCESSING.value)
+                .values(cancel_requested=True)
+            ).rowcount
+            return len(waiting), int(asked)
+
+        return self._write(work)
+
+    def _has_queued_sibling(self, c: Connection, attempt: Attempt) -> bool:
+        return (
+            c.execute(
+                sa.select(attempts.c.attempt_id).where(
+                    attempts.c.job_type == attempt.job_type,
+                    attempts.c.job_id == attempt.job_id,
+                    attempts.c.status == JobStatus.QUEUED.value,
+                )
+            ).first()
+            is not None
+        )
+
+    # --- work: every method checks the fence -----------------------------------------------------------------
+
+    def insert_tasks(self, run_id: str, rows: Sequence[NewTask]) -> set[str]:
+        """Insert tasks of attempts the run holds; doing it twice changes nothing.
+
+        Returns:
+            The attempts among them that the run no longer holds; nothing was written for those.
+        """
+
+        def work(c: Connection) -> set[str]:
+            wanted = {row.attempt_id for row in rows}
+            owned = self._owned(c, run_id, wanted)
+            now = _now()
+            values = [
+                {
+                    "attempt_id": row.attempt_id,
+                    "stage": row.stage,
+                    "task_index": row.task_index,
+                    "task_id": row.task_id,
+                    "parent_job_id": row.parent_job_id,
+                    "job_type": row.job_type,
+                    "task_type": row.task_type,
+                    "parameters": row.parameters,
+                    "metadata": row.metadata,
+                    "status": row.status.value,
+                    "retry_count": 0,
+                    "heartbeat": now if row.status is TaskStatus.PROCESSING else None,
+                    "created_at": now,
+                    "updated_at": now,
+                }
+                for row in rows
+                if row.attempt_id in owned
+            ]
+            insert = sqlite.insert if c.dialect.name == "sqlite" else postgresql.insert
+            for chunk in _chunks(values, 5000):
+                c.execute(insert(tasks).on_conflict_do_nothing(), list(chunk))
+            return wanted - owned
+
+        return self._write(work)
+
+    def start_tasks(self, run_id: str, keys: Sequence[tuple[str, int, int]]) -> set[str]:
+        """Mark queued tasks as processing; returns the attempts the run no longer holds."""
+
+        def work(c: Connection) -> set[str]:
+            wanted = {key[0] for key in keys}
+            owned = self._owned(c, run_id, wanted)
+            now = _now()
+            parameters = [{**_task_key(key), "now": now} for key in keys if key[0] in owned]
+            if parameters:
+                c.execute(
+                    tasks.update()
+                    .where(*_TASK_KEY, tasks.c.status == TaskStatus.QUEUED.value)
+                    .values(
+                        status=TaskStatus.PROCESSING.value,
+                        heartbeat=sa.bindparam("now"),
+                        updated_at=sa.bindparam("now"),
+                    ),
+                    parameters,
+                )
+            return wanted - owned
+
+        return self._write(work)
+
+    def finish_tasks(self, run_id: str, updates: Sequence[TaskUpdate]) -> set[str]:
+        """Write how tasks ended, in one go; returns the attempts the run no longer holds."""
+
+        def work(c: Connection) -> set[str]:
+            wanted = {update.attempt_id for update in updates}
+            owned = self._owned(c, run_id, wanted)
+            now = _now()
+            parameters = [
+                {
+                    **_task_key((update.attempt_id, update.stage, update.task_index)),
+                    "new_status": update.status.value,
+                    "new_outcome": update.outcome.value if update.outcome else None,
+                    "new_reason": update.reason,
+                    "new_result": update.result_data,
+                    "new_error": update.error_details,
+                    "new_traceback": update.traceback,
+                    "new_retry": update.retry_count,
+                    "new_time": update.execution_time_ms,
+                    "now": now,
+                }
+                for update in updates
+                if update.attempt_id in owned
+            ]
+            if parameters:
+                c.execute(
+                    tasks.update()
+                    .where(*_TASK_KEY)
+                    .values(
+                        status=sa.bindparam("new_status"),
+                        outcome=sa.bindparam("new_outcome"),
+                        reason=sa.bindparam("new_reason"),
+                        result_data=sa.bindparam("new_result"),
+                        error_details=sa.bindparam("new_error"),
+                        traceback=sa.bindparam("new_traceback"),
+                        retry_count=sa.bindparam("new_retry"),
+                        execution_time_ms=sa.bindparam("new_time"),
+                        heartbeat=sa.bindparam("now"),
+                        updated_at=sa.bindparam("now"),
+                    ),
+                    parameters,
+                )
+            return wanted - owned
+
+        return self._write(work)
+
+    def advance(self, run_id: str, stages: Mapping[str, tuple[int, Mapping[str, Any]]]) -> set[str]:
+        """Write the stage each attempt has reached and its stage results; returns the attempts lost."""
+
+        def work(c: Connection) -> set[str]:
+            owned = self._owned(c, run_id, set(stages))
+            now = _now()
+            parameters = [
+                {"b_attempt": attempt_id, "b_stage": stage, "b_results": dict(results), "now": now}
+                for attempt_id, (stage, results) in stages.items()
+                if attempt_id in owned
+            ]
+            if parameters:
+                c.execute(
+                    attempts.update()
+                    .where(attempts.c.attempt_id == sa.bindparam("b_attempt"))
+                    .values(
+                        stage=sa.bindparam("b_stage"),
+                        stage_results=sa.bindparam("b_results"),
+                        heartbeat=sa.bindparam("now"),
+                    ),
+                    parameters,
+                )
+                c.execute(
+                    jobs.update()
+                    .where(jobs.c.latest_attempt == sa.bindparam("b_attempt"))
+                    .values(
+                        stage=sa.bindparam("b_stage"),
+                        stage_results=sa.bindparam("b_results"),
+                        updated_at=sa.bindparam("now"),
+                    ),
+                    parameters,
+                )
+            return set(stages) - owned
+
+        return self._write(work)
+
+    def settle(self, run_id: str, settlements: Sequence[Settlement]) -> set[str]:
+        """End attempts; returns those the run no longer holds, for which nothing was written."""
+
+        def work(c: Connection) -> set[str]:
+            wanted = {settlement.attempt_id for settlement in settlements}
+            owned = self._owned(c, run_id, wanted)
+            now = _now()
+            for settlement in settlements:
+                if settlement.attempt_id in owned:
+                    self._settle_one(c, settlement, now)
+            # a commit whose answer was lost is asked for again: what this run settled already is not lost
+            ours = {
+                row.attempt_id
+                for row in c.execute(
+                    sa.select(attempts.c.attempt_id).where(
+                        attempts.c.attempt_id.in_(list(wanted - owned)), attempts.c.run_id == run_id
+                    )
+                )
+            }
+            return wanted - owned - ours
+
+        return self._write(work)
+
+    def _settle_one(self, c: Connection, settlement: Settlement, now: datetime) -> None:
+        values: dict[str, Any] = {
+            "status": settlement.status.value,
+            "outcome": settlement.outcome.value,
+            "reason": settlement.reason,
+            "error_details": settlement.error_details,
+            "stage": settlement.stage,
+            "stage_results": dict(settlement.stage_results),
+        }
+        result = dict(settlement.result_data) if settlement.result_data is not None else None
+        changed = c.execute(
+            attempts.update()
+            .where(
+                attempts.c.attempt_id == settlement.attempt_id,
+                attempts.c.status.in_(sources_of(settlement.status)),
+            )
+            .values(**values, traceback=settlement.traceback, result_data=result, ended_at=now, wave_id=attempts.c.wave_id)
+        ).rowcount
+        if not changed:
+            msg = (
+                f"attempt {settlement.attempt_id} cannot become {settlement.status.value} from where it stands;"
+                " look at it with 'geo-assets status'"
+            )
+            raise IllegalTransitionError(msg)
+        job_values: dict[str, Any] = {**values, "updated_at": now, "completed_at": now}
+        if result is not None or settlement.status is not JobStatus.CANCELLED:
+            job_values["result_data"] = result
+        source = sa.select(attempts.c.source_version).where(attempts.c.attempt_id == settlement.attempt_id)
+        job_values["source_version"] = source.scalar_subquery()
+        self._mirror(c, [settlement.attempt_id], job_values)
+        if settlement.status is JobStatus.CANCELLED:
+            c.execute(
+                tasks.update()
+                .where(
+                    tasks.c.attempt_id == settlement.attempt_id,
+                    tasks.c.status.in_([TaskStatus.QUEUED.value, TaskStatus.PROCESSING.value]),
+                )
+                .values(status=TaskStatus.CANCELLED.value, outcome=OutcomeKind.CANCELLED.value, updated_at=now)
+            )
+
+    def heartbeat(self, run_id: str, keys: Sequence[tuple[str, int, int]]) -> set[str]:
+        """Write a heartbeat for running tasks; returns the attempts among them that were asked to stop or lost."""
+
+        def work(c: Connection) -> set[str]:
+            now = _now()
+            wanted = sorted({key[0] for key in keys})
+            if keys:
+                c.execute(
+                    tasks.update().where(*_TASK_KEY).values(heartbeat=sa.bindparam("now")),
+                    [{**_task_key(key), "now": now} for key in keys],
+                )
+            going_on: set[str] = set()
+            for chunk in _chunks(wanted, _IN_LIMIT):
+                mine = sa.and_(
+                    attempts.c.attempt_id.in_(chunk),
+                    attempts.c.run_id == run_id,
+                    attempts.c.status == JobStatus.PROCESSING.value,
+                )
+                c.execute(attempts.update().where(mine).values(heartbeat=now))
+                going_on.update(
+                    c.execute(
+                        sa.select(attempts.c.attempt_id).where(mine, attempts.c.cancel_requested.is_(False))
+                    ).scalars()
+                )
+            return set(wanted) - going_on
+
+        return self._write(work)
+
+    def stop_requested(self, run_id: str, attempt_ids: Iterable[str]) -> set[str]:
+        """Which of these attempts were asked to stop, or are no longer the run's."""
+        wanted = sorted(set(attempt_ids))
+
+        def query(c: Connection) -> set[str]:
+            going_on: set[str] = set()
+            for chunk in _chunks(wanted, _IN_LIMIT):
+                going_on.update(
+                    c.execute(
+                        sa.select(attempts.c.attempt_id).where(
+                            attempts.c.attempt_id.in_(chunk),
+                            attempts.c.run_id == run_id,
+                            attempts.c.status == JobStatus.PROCESSING.value,
+                            attempts.c.cancel_requested.is_(False),
+                        )
+                    ).scalars()
+                )
+            return set(wanted) - going_on
+
+        return self._read(query)
+
+    def _owned(self, c: Connection, run_id: str, attempt_ids: Iterable[str]) -> set[str]:
+        owned: set[str] = set()
+        for chunk in _chunks(sorted(attempt_ids), _IN_LIMIT):
+            query = (
+                sa.select(attempts.c.attempt_id)
+                .where(
+                    attempts.c.attempt_id.in_(chunk),
+                    attempts.c.run_id == run_id,
+                    attempts.c.status == JobStatus.PROCESSING.value,
+                )
+                .order_by(attempts.c.attempt_id)
+                # chunks of one job write its tasks side by side; only a change of the attempt itself must wait
+                .with_for_update(read=True)
+            )
+            owned.update(c.execute(query).scalars())
+        return owned
+
+    # --- events -------------------------------------------------------------------------------------------
+
+    def mark_planned(self, attempt_ids: Sequence[str]) -> None:
+        """Record that the planned event of these attempts is out."""
+        self._flag(attempt_ids, planned=True)
+
+    def mark_emitted(self, attempt_ids: Sequence[str]) -> None:
+        """Record that the materialization of these attempts is out (or that none is due)."""
+        self._flag(attempt_ids, event_emitted=True)
+
+    def _flag(self, attempt_ids: Sequence[str], **flags: bool) -> None:
+        def work(c: Connection) -> None:
+            for chunk in _chunks(attempt_ids, _IN_LIMIT):
+                c.execute(attempts.update().where(attempts.c.attempt_id.in_(chunk)).values(**flags))
+
+        if attempt_ids:
+            self._write(work)
+
+    def unemitted_runs(self, *, limit: int = 50) -> list[str]:
+        """Runs with finished attempts whose materialization may still be due."""
+        ended = [JobStatus.COMPLETED.value, JobStatus.COMPLETED_WITH_ERRORS.value]
+        return self._read(
+            lambda c: list(
+                c.execute(
+                    sa.select(attempts.c.run_id)
+                    .where(
+                        attempts.c.status.in_(ended),
+                        attempts.c.event_emitted.is_(False),
+                        attempts.c.run_id.is_not(None),
+                    )
+                    .distinct()
+                    .limit(limit)
+                ).scalars()
+            )
+        )
+
+    def was_materialized(self, asset: str, partition_keys: Sequence[str]) -> set[str]:
+        """Which of these partitions a finished attempt has materialized before."""
+
+        def query(c: Connection) -> set[str]:
+            found: set[str] = set()
+            for chunk in _chunks(partition_keys, _IN_LIMIT):
+                found.update(
+                    c.execute(
+                        sa.select(attempts.c.partition_key)
+                        .where(
+                            attempts.c.asset == asset,
+                            attempts.c.partition_key.in_(chunk),
+                            attempts.c.event_emitted,
+                            attempts.c.outcome.in_(
+                                [OutcomeKind.CREATED.value, OutcomeKind.UPDATED.value, OutcomeKind.FAILED.value]
+                            ),
+                            attempts.c.status.in_(
+                                [JobStatus.COMPLETED.value, JobStatus.COMPLETED_WITH_ERRORS.value]
+                            ),
+                        )
+                        .distinct()
+                    ).scalars()
+                )
+            return found
+
+        return self._read(query)
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def job(self, job_id: str, job_type: str | None = None) -> Job:
+        """One job by id or by an unambiguous beginning of it (at least 8 characters).
+
+        Raises:
+            JobNotFoundError: none matches.
+            ParameterError: several match; names their types.
+        """
+        prefix_length = 8
+        if len(job_id) < prefix_length:
+            msg = f"'{job_id}' is too short for a job id: give at least its first {prefix_length} characters"
+            raise ParameterError(msg)
+        query = jobs.select().where(jobs.c.job_id.startswith(job_id.lower(), autoescape=True)).limit(20)
+        if job_type is not None:
+            query = query.where(jobs.c.job_type == job_type)
+        found = self._read(lambda c: [_job(row) for row in c.execute(query)])
+        if not found:
+            of_type = f" of type '{job_type}'" if job_type else ""
+            msg = f"no job{of_type} with the id '{job_id}' is in the ledger; list them with 'geo-assets jobs'"
+            raise JobNotFoundError(msg)
+        if len(found) > 1:
+            options = ", ".join(f"{job.job_type}/{job.job_id[:12]}" for job in found)
+            msg = f"'{job_id}' matches several jobs ({options}); give the whole id and the job type"
+            raise ParameterError(msg)
+        return found[0]
+
+    def latest_job(self, asset: str, partition_key: str, job_type: str) -> Job | None:
+        """The job that was last submitted for a partition."""
+
+        def query(c: Connection) -> Job | None:
+            row = c.execute(
+                jobs.select()
+                .where(jobs.c.asset == asset, jobs.c.partition_key == partition_key, jobs.c.job_type == job_type)
+                .order_by(jobs.c.updated_at.desc())
+                .limit(1)
+            ).first()
+            return _job(row) if row is not None else None
+
+        return self._read(query)
+
+    def jobs(self, which: JobFilter | None = None, *, limit: int | None = 100) -> list[Job]:
+        """Jobs that match, newest first."""
+        query = _filtered(which or JobFilter()).order_by(jobs.c.updated_at.desc(), jobs.c.job_id)
+        if limit is not None:
+            query = query.limit(limit)
+        return self._read(lambda c: [_job(row) for row in c.execute(query)])
+
+    def failures_by_reason(self, which: JobFilter | None = None) -> list[tuple[str, str, int]]:
+        """(asset, reason, how many) of jobs that need attention, most frequent first."""
+        base = _filtered(which or JobFilter(statuses=FAILED_STATUSES)).subquery()
+        reason = sa.func.coalesce(base.c.reason, base.c.error_details, base.c.status)
+        query = (
+            sa.select(base.c.asset, reason.label("why"), sa.func.count().label("how_many"))
+            .group_by(base.c.asset, reason)
+            .order_by(sa.desc("how_many"), base.c.asset)
+        )
+        return self._read(lambda c: [(row.asset, row.why, row.how_many) for row in c.execute(query)])
+
+    def status_counts(self) -> dict[str, dict[str, int]]:
+        """Job type → status → number of jobs."""
+
+        def query(c: Connection) -> dict[str, dict[str, int]]:
+            counts: dict[str, dict[str, int]] = {}
+            rows = c.execute(
+                sa.select(jobs.c.job_type, jobs.c.status, sa.func.count().label("n")).group_by(
+                    jobs.c.job_type, jobs.c.status
+                )
+            )
+            for row in rows:
+                counts.setdefault(row.job_type, {})[row.status] = row.n
+            return counts
+
+        return self._read(query)
+
+    def task_counts(self, attempt_ids: Sequence[str]) -> dict[str, TaskCounts]:
+        """Tasks by status for each attempt."""
+
+        def query(c: Connection) -> dict[str, TaskCounts]:
+            raw: dict[str, dict[str, int]] = {}
+            for chunk in _chunks(attempt_ids, _IN_LIMIT):
+                rows = c.execute(
+                    sa.select(tasks.c.attempt_id, tasks.c.status, sa.func.count().label("n"))
+                    .where(tasks.c.attempt_id.in_(chunk))
+                    .group_by(tasks.c.attempt_id, tasks.c.status)
+                )
+                for row in rows:
+                    raw.setdefault(row.attempt_id, {})[row.status] = row.n
+            return {
+                attempt_id: TaskCounts(total=sum(by_status.values()), **by_status)
+                for attempt_id, by_status in raw.items()
+            }
+
+        return self._read(query)
+
+    def tasks_of(
+        self,
+        attempt_ids: Sequence[str],
+        *,
+        stage: int | None = None,
+        first: int | None = None,
+        last: int | None = None,
+        statuses: Sequence[TaskStatus] = (),
+        limit: int | None = None,
+    ) -> Iterator[TaskRow]:
+        """Tasks by (stage, integer index), read 2,000 at a time; ``first``/``last`` bound the index, inclusive."""
+        page = 2000
+        for chunk in _chunks(attempt_ids, _IN_LIMIT):
+            query = (
+                tasks.select()
+                .where(tasks.c.attempt_id.in_(chunk))
+                .order_by(tasks.c.attempt_id, tasks.c.stage, tasks.c.task_index)
+            )
+            if stage is not None:
+                query = query.where(tasks.c.stage == stage)
+            if first is not None:
+                query = query.where(tasks.c.task_index >= first)
+            if last is not None:
+                query = query.where(tasks.c.task_index <= last)
+            if statuses:
+                query = query.where(tasks.c.status.in_([status.value for status in statuses]))
+            after: tuple[str, int, int] | None = None
+            while True:
+                paged = query.limit(min(page, limit) if limit is not None else page)
+                if after is not None:
+                    paged = paged.where(
+                        sa.tuple_(tasks.c.attempt_id, tasks.c.stage, tasks.c.task_index) > sa.tuple_(*after)
+                    )
+                rows = self._read(lambda c, q=paged: [_task(row) for row in c.execute(q)])  # type: ignore[misc]
+                yield from rows
+                if limit is not None:
+                    limit -= len(rows)
+                    if limit <= 0:
+                        return
+                if len(rows) < page:
+                    break
+                after = (rows[-1].attempt_id, rows[-1].stage, rows[-1].task_index)
+
+    def task_spans(self, run_id: str, stage: int) -> list[tuple[str, int, int]]:
+        """(attempt id, position, number of tasks) of the run's attempts at work that have tasks in a stage."""
+
+        def query(c: Connection) -> list[tuple[str, int, int]]:
+            rows = c.execute(
+                sa.select(attempts.c.attempt_id, attempts.c.position, sa.func.count().label("n"))
+                .join(tasks, tasks.c.attempt_id == attempts.c.attempt_id)
+                .where(
+                    attempts.c.run_id == run_id,
+                    attempts.c.status == JobStatus.PROCESSING.value,
+                    tasks.c.stage == stage,
+                )
+                .group_by(attempts.c.attempt_id, attempts.c.position)
+                .order_by(attempts.c.position)
+            )
+            return [(row.attempt_id, row.position, row.n) for row in rows]
+
+        return self._read(query)
+
+    def stage_tally(self, attempt_ids: Sequence[str], stage: int) -> dict[str, dict[str, int]]:
+        """Attempt → outcome (or status where there is none yet) → number of tasks, for one stage."""
+
+        def query(c: Connection) -> dict[str, dict[str, int]]:
+            tally: dict[str, dict[str, int]] = {}
+            what = sa.func.coalesce(tasks.c.outcome, tasks.c.status)
+            for chunk in _chunks(attempt_ids, _IN_LIMIT):
+                rows = c.execute(
+                    sa.select(tasks.c.attempt_id, what.label("what"), sa.func.count().label("n"))
+                    .where(tasks.c.attempt_id.in_(chunk), tasks.c.stage == stage)
+                    .group_by(tasks.c.attempt_id, what)
+                )
+                for row in rows:
+                    tally.setdefault(row.attempt_id, {})[row.what] = row.n
+            return tally
+
+        return self._read(query)
+
+    def run_outcomes(self, run_id: str) -> dict[str, int]:
+        """Outcome (``processing`` where there is none yet) → number of the run's attempts."""
+
+        def query(c: Connection) -> dict[str, int]:
+            what = sa.func.coalesce(attempts.c.outcome, attempts.c.status)
+            rows = c.execute(
+                sa.select(what.label("what"), sa.func.count().label("n"))
+                .where(attempts.c.run_id == run_id)
+                .group_by(what)
+            )
+            return {row.what: row.n for row in rows}
+
+        return self._read(query)
+
+    # --- plumbing -----------------------------------------------------------------------------------------
+
+    def _write[T](self, work: Callable[[Connection], T]) -> T:
+        def attempt() -> T:
+            with self._engine.begin() as connection:
+                return work(connection)
+
+        return self._retry(attempt)
+
+    def _read[T](self, query: Callable[[Connection], T]) -> T:
+        def attempt() -> T:
+            with self._reader.begin() as connection:
+                return query(connection)
+
+        return self._retry(attempt)
+
+    def _retry[T](self, operation: Callable[[], T]) -> T:
+        """Run one transaction, again while the database is away, locked or asks for it.
+
+        Safe because every write above can be repeated: inserts ignore what is there, updates name their state.
+        """
+        deadline = time.monotonic() + self._patience
+        delay = 0.05
+        while True:
+            try:
+                return operation()
+            except GeoAssetsError:
+                raise
+            except sa.exc.DBAPIError as error:
+                if not _worth_retrying(error):
+                    raise
+                if time.monotonic() >= deadline:
+                    cause = redact(str(error.orig)).strip()
+                    msg = (
+                        f"the ledger {self._label} did not answer for {self._patience:.0f} s: {cause}."
+                        " Check that the database is up and GEO_ASSETS_LEDGER_URL names it; queued work is safe."
+                    )
+                    raise LedgerUnavailableError(msg) from None
+            time.sleep(delay)
+            delay = min(delay * 2, 2.0)
+
+
+# --- rows ----------------------------------------------------------------------------------------------------
+
+_TASK_KEY = (
+    tasks.c.attempt_id == sa.bindparam("k_attempt"),
+    tasks.c.stage == sa.bindparam("k_stage"),
+    tasks.c.task_index == sa.bindparam("k_index"),
+)
+
+
+def _task_key(key: tuple[str, int, int]) -> dict[str, Any]:
+    return {"k_attempt": key[0], "k_stage": key[1], "k_index": key[2]}
+
+
+def _attempt_query() -> sa.Select[Any]:
+    return sa.select(attempts, jobs.c.parameters, jobs.c.metadata.label("job_metadata")).join(
+        jobs, sa.and_(jobs.c.job_type == attempts.c.job_type, jobs.c.job_id == attempts.c.job_id)
+    )
+
+
+def _filtered(which: JobFilter) -> sa.Select[Any]:
+    query = jobs.select()
+    if which.job_type is not None:
+        query = query.where(jobs.c.job_type == which.job_type)
+    if which.asset is not None:
+        query = query.where(jobs.c.asset == which.asset)
+    if which.statuses:
+        query = query.where(jobs.c.status.in_([status.value for status in which.statuses]))
+    if which.reason_contains:
+        text = sa.func.coalesce(jobs.c.reason, "") + " " + sa.func.coalesce(jobs.c.error_details, "")
+        query = query.where(sa.func.lower(text).contains(which.reason_contains.lower(), autoescape=True))
+    if which.newer_than is not None:
+        query = query.where(jobs.c.updated_at >= _now() - which.newer_than)
+    if which.older_than is not None:
+        query = query.where(jobs.c.updated_at < _now() - which.older_than)
+    return query
+
+
+def _job(row: sa.Row[Any]) -> Job:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    values["status"] = JobStatus(values["status"])
+    values["outcome"] = OutcomeKind(values["outcome"]) if values["outcome"] else None
+    return Job(**values)
+
+
+_ATTEMPT_FIELDS = frozenset(Attempt.__dataclass_fields__)
+
+
+def _attempt(row: sa.Row[Any]) -> Attempt:
+    values = {name: value for name, value in row._mapping.items() if name in _ATTEMPT_FIELDS}  # noqa: SLF001
+    values["status"] = JobStatus(values["status"])
+    values["outcome"] = OutcomeKind(values["outcome"]) if values["outcome"] else None
+    return Attempt(**values)
+
+
+_TASK_FIELDS = frozenset(TaskRow.__dataclass_fields__)
+
+
+def _task(row: sa.Row[Any]) -> TaskRow:
+    values = {name: value for name, value in row._mapping.items() if name in _TASK_FIELDS}  # noqa: SLF001
+    values["status"] = TaskStatus(values["status"])
+    values["outcome"] = OutcomeKind(values["outcome"]) if values["outcome"] else None
+    return TaskRow(**values)
+
+
+def _job_row(new: NewJob, job: Job | None, attempt_id: str, number: int, now: datetime) -> dict[str, Any]:
+    return {
+        "job_type": new.job_type,
+        "job_id": new.job_id,
+        "asset": new.asset,
+        "partition_key": new.partition_key,
+        "parameters": dict(new.parameters),
+        "status": JobStatus.QUEUED.value,
+        "outcome": None,
+        "reason": None,
+        "stage": 1,
+        "total_stages": new.total_stages,
+        "stage_results": {},
+        "metadata": dict(new.metadata),
+        "error_details": None,
+        "source_version": job.source_version if job else None,
+        "attempts": number,
+        "latest_attempt": attempt_id,
+        "run_id": None,
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def _attempt_row(new: NewJob, attempt_id: str, number: int, now: datetime) -> dict[str, Any]:
+    return {
+        "attempt_id": attempt_id,
+        "job_type": new.job_type,
+        "job_id": new.job_id,
+        "number": number,
+        "asset": new.asset,
+        "partition_key": new.partition_key,
+        "source_version": new.source_version,
+        "status": JobStatus.QUEUED.value,
+        "stage": 1,
+        "stage_results": {},
+        "priority": new.priority,
+        "submitted_by": new.submitted_by,
+        "cancel_requested": False,
+        "releases": 0,
+        "planned": False,
+        "event_emitted": False,
+        "created_at": now,
+    }
+
+
+def _decide(new: NewJob, job: Job | None, active: Sequence[Attempt], now: datetime) -> Decision:
+    if job is None:
+        return Decision.CREATED
+    if any(attempt.status is JobStatus.QUEUED for attempt in active):
+        return Decision.IN_PROGRESS
+    at_work = next((attempt for attempt in active if attempt.status is JobStatus.PROCESSING), None)
+    if at_work is not None:
+        same = at_work.source_version == new.source_version and not new.force
+        return Decision.IN_PROGRESS if same else Decision.REQUEUED
+    if new.force or job.status is not JobStatus.COMPLETED or job.source_version != new.source_version:
+        return Decision.REQUEUED
+    if new.max_age_seconds is not None and job.completed_at is not None:
+        age = (now - job.completed_at).total_seconds()
+        if age >= new.max_age_seconds:
+            return Decision.REQUEUED
+    return Decision.RECORDED
+
+
+def _cancellation(attempt: Attempt, reason: str) -> Settlement:
+    return Settlement(
+        attempt_id=attempt.attempt_id,
+        status=JobStatus.CANCELLED,
+        outcome=OutcomeKind.CANCELLED,
+        reason=reason,
+        error_details=reason,
+        stage=attempt.stage,
+        stage_results=attempt.stage_results,
+    )
+
+
+def _new_id() -> str:
+    """An id that sorts by creation time: nanoseconds, then random bits, 28 hexadecimal digits."""
+    return f"{time.time_ns():016x}{secrets.token_hex(6)}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _chunks[T](items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+# --- engine --------------------------------------------------------------------------------------------------
+
+
+def _make_engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database and parsed.database != ":memory:":
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(parsed)
+        sa.event.listen(engine, "connect", _configure_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    if parsed.get_backend_name() == "postgresql":
+        return sa.create_engine(
+            parsed,
+            executemany_mode="values_plus_batch",
+            pool_pre_ping=True,
+            execution_options={"schema_translate_map": {None: SCHEMA}},
+            connect_args={"application_name": "geo_assets"},
+        )
+    msg = f"GEO_ASSETS_LEDGER_URL: {parsed.get_backend_name()} is not supported; use sqlite or postgresql+psycopg2"
+    raise ParameterError(msg)
+
+
+def _configure_sqlite(connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's own types
+    del record
+    connection.isolation_level = None  # transactions are begun below, by us
+    cursor = connection.cursor()
+    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # a write transaction takes its lock at once: upgrading later fails where another writer came between
+    reading = connection.get_execution_options().get("geo_assets_read", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _worth_retrying(error: sa.exc.DBAPIError) -> bool:
+    if error.connection_invalidated or isinstance(error, sa.exc.InterfaceError):
+        return True
+    if isinstance(error, sa.exc.IntegrityError):
+        # two submissions of one job at once: the second try sees the first's row
+        return "uq_attempts_" in str(error.orig) or "attempts.job_" in str(error.orig)
+    if not isinstance(error, sa.exc.OperationalError):
+        return False
+    text = str(error.orig).lower()
+    return not ("no such" in text or "syntax error" in text or "authentication failed" in text)

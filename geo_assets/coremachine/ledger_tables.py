@@ -1,0 +1,198 @@
+"""Tables of the ledger, their column types and the status changes they allow.
+
+What belongs here: table definitions in SQLAlchemy Core and the transition table.  What does not: statements
+(``ledger``) and schema changes over time (``migrations``; a test compares the two).
+
+``jobs`` and ``tasks`` have the columns of the original (reference 1.14), keyed by (job_type, job_id) because ids
+of two job types can be equal, and ours beside them.  An *attempt* is one execution of a job; tasks belong to one.
+On PostgreSQL everything lives in the schema ``geo_assets``, so that Dagster's tables can share the database.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+from geo_assets.coremachine.contract import JobStatus
+
+SCHEMA = "geo_assets"
+"""Schema of the tables on PostgreSQL."""
+
+VERSION_TABLE = "geo_assets_ledger_version"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes in UTC on every database; SQLite keeps no time zone of its own."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive values, store UTC."""
+        del dialect
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            msg = f"the ledger stores aware datetimes only, got {value.isoformat()} without a time zone"
+            raise ValueError(msg)
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ANN401
+        """Give back aware UTC."""
+        del dialect
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)  # type: ignore[no-any-return]
+
+
+Json = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+metadata = sa.MetaData()
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("job_type", sa.String(100), primary_key=True),
+    sa.Column("job_id", sa.String(64), primary_key=True),
+    sa.Column("asset", sa.String(200), nullable=False),
+    sa.Column("partition_key", sa.String(2048), nullable=False),
+    sa.Column("parameters", Json, nullable=False),
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Column("outcome", sa.String(16)),
+    sa.Column("reason", sa.Text),
+    sa.Column("stage", sa.Integer, nullable=False),
+    sa.Column("total_stages", sa.Integer, nullable=False),
+    sa.Column("stage_results", Json, nullable=False),
+    sa.Column("metadata", Json, nullable=False),
+    sa.Column("result_data", Json),
+    sa.Column("error_details", sa.Text),
+    sa.Column("source_version", sa.Text),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("latest_attempt", sa.String(32)),
+    sa.Column("run_id", sa.String(64)),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("completed_at", UtcDateTime),
+    sa.Index("ix_jobs_id", "job_id"),
+    sa.Index("ix_jobs_status", "status"),
+    sa.Index("ix_jobs_created", "created_at"),
+    sa.Index("ix_jobs_updated", "updated_at"),
+    sa.Index("ix_jobs_partition", "asset", "partition_key"),
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("attempt_id", sa.String(32), primary_key=True),
+    sa.Column("job_type", sa.String(100), nullable=False),
+    sa.Column("job_id", sa.String(64), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("asset", sa.String(200), nullable=False),
+    sa.Column("partition_key", sa.String(2048), nullable=False),
+    sa.Column("source_version", sa.Text),
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Column("outcome", sa.String(16)),
+    sa.Column("reason", sa.Text),
+    sa.Column("error_details", sa.Text),
+    sa.Column("traceback", sa.Text),
+    sa.Column("result_data", Json),
+    sa.Column("stage", sa.Integer, nullable=False),
+    sa.Column("stage_results", Json, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("submitted_by", sa.String(32), nullable=False),
+    sa.Column("wave_id", sa.String(64)),
+    sa.Column("position", sa.Integer),
+    sa.Column("run_id", sa.String(64)),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("releases", sa.Integer, nullable=False),
+    sa.Column("planned", sa.Boolean, nullable=False),
+    sa.Column("event_emitted", sa.Boolean, nullable=False),
+    sa.Column("heartbeat", UtcDateTime),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("started_at", UtcDateTime),
+    sa.Column("ended_at", UtcDateTime),
+    sa.Index("ix_attempts_job", "job_type", "job_id", "number"),
+    sa.Index("ix_attempts_queue", "status", "job_type", "priority", "attempt_id"),
+    sa.Index("ix_attempts_wave", "wave_id"),
+    sa.Index("ix_attempts_run", "run_id", "position"),
+    # at most one attempt of a partition at work, whatever happens
+    sa.Index(
+        "uq_attempts_active_partition",
+        "asset",
+        "partition_key",
+        unique=True,
+        sqlite_where=sa.text("status = 'processing'"),
+        postgresql_where=sa.text("status = 'processing'"),
+    ),
+    # at most one attempt of a job waiting
+    sa.Index(
+        "uq_attempts_queued_job",
+        "job_type",
+        "job_id",
+        unique=True,
+        sqlite_where=sa.text("status = 'queued'"),
+        postgresql_where=sa.text("status = 'queued'"),
+    ),
+    sa.ForeignKeyConstraint(["job_type", "job_id"], ["jobs.job_type", "jobs.job_id"], ondelete="CASCADE"),
+)
+
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    sa.Column("attempt_id", sa.String(32), primary_key=True),
+    sa.Column("stage", sa.Integer, primary_key=True),
+    sa.Column("task_index", sa.Integer, primary_key=True),
+    sa.Column("task_id", sa.String(100), nullable=False),
+    sa.Column("parent_job_id", sa.String(64), nullable=False),
+    sa.Column("job_type", sa.String(100), nullable=False),
+    sa.Column("task_type", sa.String(100), nullable=False),
+    sa.Column("parameters", Json, nullable=False),
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Column("outcome", sa.String(16)),
+    sa.Column("reason", sa.Text),
+    sa.Column("result_data", Json),
+    sa.Column("metadata", Json, nullable=False),
+    sa.Column("error_details", sa.Text),
+    sa.Column("traceback", sa.Text),
+    sa.Column("retry_count", sa.Integer, nullable=False),
+    sa.Column("heartbeat", UtcDateTime),
+    sa.Column("next_stage_params", Json),
+    sa.Column("execution_time_ms", sa.Integer),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Index("ix_tasks_job", "parent_job_id"),
+    sa.Index("ix_tasks_status", "attempt_id", "stage", "status"),
+    sa.ForeignKeyConstraint(["attempt_id"], ["attempts.attempt_id"], ondelete="CASCADE"),
+)
+
+waves = sa.Table(
+    "waves",
+    metadata,
+    sa.Column("wave_id", sa.String(64), primary_key=True),
+    sa.Column("job_type", sa.String(100), nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("open", sa.Boolean, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("closed_at", UtcDateTime),
+    sa.Index("ix_waves_open", "open", "job_type"),
+)
+
+_ENDS = frozenset({JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.FAILED, JobStatus.CANCELLED})
+
+ATTEMPT_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
+    # to processing when a run claims it; straight to failed when it was released too often
+    JobStatus.QUEUED: frozenset({JobStatus.PROCESSING, JobStatus.CANCELLED, JobStatus.FAILED}),
+    # back to queued when the run that held it has died
+    JobStatus.PROCESSING: _ENDS | {JobStatus.QUEUED},
+    **{end: frozenset() for end in _ENDS},
+}
+"""Status changes of an attempt. A job takes the status of its latest attempt, so a finished job may start again."""
+
+
+def sources_of(target: JobStatus) -> list[str]:
+    """The statuses from which an attempt may change to ``target``."""
+    return sorted(source.value for source, targets in ATTEMPT_TRANSITIONS.items() if target in targets)
