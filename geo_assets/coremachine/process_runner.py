@@ -205,6 +205,7 @@ class _Worker:
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
                     [sys.executable, "-P", *_interpreter_flags(), "-c", _BOOT, json.dumps(boot)],
                     stdin=subprocess.DEVNULL,
+                    stdout=2,  # what a handler prints is a log; our standard output may be somebody's JSON
                     env=worker_environment(),
                     pass_fds=(theirs.fileno(), self._crash_report.fileno()),
                     process_group=0,  # Ctrl-C at the terminal is the parent's to handle; what it starts dies with it
@@ -231,7 +232,7 @@ class _Worker:
             _WorkerLostError, _WallLimitError: it did not come, or not by ``deadline`` (monotonic seconds).
         """
         (size,) = HEADER.unpack(self._receive_exactly(HEADER.size, deadline))
-        if size > 2 * MAX_REPLY:
+        if size > MAX_REPLY:
             raise _WorkerLostError
         return self._receive_exactly(size, deadline)
 

@@ -128,33 +128,33 @@ def main(boot: Mapping[str, Any]) -> None:
         # a module that does not import fails its task, with its reason, when the handler wants it
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    baseline_mb = _data_mb()
     with socket.socket(fileno=boot["socket"]) as connection:
         _send(connection, b"{}")  # ready
         while (message := _receive(connection)) is not None:
             os.ftruncate(boot["crash_report"], 0)
             os.lseek(boot["crash_report"], 0, os.SEEK_SET)
-            _send(connection, _serve(message, boot["crash_report"]))
+            _send(connection, _serve(message, boot["crash_report"], baseline_mb))
 
 
-def _serve(message: bytes, crash_report: int) -> bytes:
-    memory_mb = None
+def _serve(message: bytes, crash_report: int, baseline_mb: float) -> bytes:
+    memory_mb = math.inf
     try:
         request: Request = pickle.loads(message)  # noqa: S301 - from our parent, over a private socket
         memory_mb = request.limits.memory_mb
         outcome = _run(request, crash_report)
-    except BaseException as error:  # noqa: BLE001 - a handler that cannot be imported is its task's outcome
+    except BaseException as error:  # noqa: BLE001 - a request that cannot be read is its task's outcome
         outcome = outcome_of_exception(error)
-    reply = _encode(outcome, memory_mb)
+    # what libraries keep counts against the next task's limit: a worker that keeps much is replaced
+    retire = _data_mb() - baseline_mb > memory_mb / 2
+    reply = _encode(outcome, retire=retire)
     if len(reply) > MAX_REPLY:
-        reply = _encode(
-            failure(f"the handler returned {len(reply) // _MIB} MB; write large results to a store"), memory_mb
-        )
+        outcome = failure(f"the handler returned {len(reply) // _MIB} MB; write large results to a store")
+        reply = _encode(outcome, retire=True)
     return reply
 
 
-def _encode(outcome: TaskOutcome, memory_mb: int | None) -> bytes:
-    # memory that libraries keep counts against the next task's limit: a worker that keeps much is replaced
-    retire = memory_mb is not None and _data_mb() > memory_mb / 2
+def _encode(outcome: TaskOutcome, *, retire: bool) -> bytes:
     return json.dumps({"outcome": outcome_to_json(outcome), "retire": retire}).encode()
 
 

@@ -203,7 +203,12 @@ def test_texts_are_redacted_and_bounded() -> None:
 )
 def test_a_task_result_counts_by_its_status(status: TaskStatus, kind: OutcomeKind, *, transient: bool) -> None:
     result = TaskResult(
-        task_id="t", task_type="x", status=status, result_data={"n": 1}, error_details="why", timestamp=datetime.now(UTC)
+        task_id="t",
+        task_type="x",
+        status=status,
+        result_data={"n": 1},
+        error_details="why",
+        timestamp=datetime.now(UTC),
     )
     outcome = interpret(result)
     assert (outcome.kind, outcome.transient) == (kind, transient)
@@ -234,8 +239,10 @@ def test_an_object_that_cannot_even_be_looked_at() -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.characters(categories=["Cs", "Cc"]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(max_size=5) | st.integers() | st.floats() | st.none(), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=5) | st.integers() | st.floats() | st.none(), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 odd_values = st.sampled_from([object(), {1}, b"x", 1j, datetime.now(UTC), Exception("x"), float("nan"), range(3), len])
@@ -327,9 +334,7 @@ def test_permanent_errors(error: BaseException) -> None:
     assert classify(error) is False
 
 
-@pytest.mark.parametrize(
-    ("name", "transient"), [("ValueError", False), ("RuntimeError", True), ("SystemExit", False)]
-)
+@pytest.mark.parametrize(("name", "transient"), [("ValueError", False), ("RuntimeError", True), ("SystemExit", False)])
 def test_a_handler_that_raises(name: str, *, transient: bool) -> None:
     outcome = execute(handlers.raise_named, {"type": name, "message": f"at {SECRET}"}, {})
     assert outcome.kind is OutcomeKind.FAILED
@@ -408,7 +413,7 @@ class _Callable:
         (lambda: None, False),
         (_wrapped(handlers.echo), False),
         (_wrapped(handlers.echo_context), True),
-        (functools.partial(handlers.echo_context, context=None), False),
+        (functools.partial(handlers.echo_context, context=TaskContext()), False),
         (handlers.Handlers.greet, False),
         (_Callable(), True),
         (len, False),
