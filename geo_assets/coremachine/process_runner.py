@@ -219,6 +219,8 @@ class _Worker:
     @property
     def alive(self) -> bool:
         """Whether the process has not ended; does not reap it."""
+        if sys.platform != "linux":  # no waitid everywhere; without it, what a dead worker started is not found
+            return self._process.poll() is None
         try:
             ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:

@@ -147,6 +147,27 @@ def start_child_and_hang(params: dict[str, Any]) -> NoReturn:
     raise AssertionError
 
 
+def hold_the_interpreter(params: dict[str, Any]) -> NoReturn:
+    """Leave the process id in the folder, then let no other thread of the process run: one endless C call."""
+    (Path(params["folder"]) / str(os.getpid())).touch()
+    _ = 7 ** (10**9)
+    raise AssertionError
+
+
+def leave_line_to_another(params: dict[str, Any]) -> NoReturn:
+    """Die while a process in a session of its own holds the worker's line open."""
+    os.set_inheritable(_line(), True)  # noqa: FBT003
+    command = [sys.executable, "-c", "import time; time.sleep(20)"]
+    subprocess.Popen(command, close_fds=False, start_new_session=True)
+    os._exit(5)
+
+
+def stop_a_moment_later(params: dict[str, Any]) -> dict[str, Any]:
+    """Answer, then be stopped (not ended) by a signal: the worker is there, and reads nothing."""
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGSTOP)).start()
+    return {"success": True, "pid": os.getpid()}
+
+
 def return_large(params: dict[str, Any]) -> dict[str, Any]:
     return {"success": True, "text": "x" * params["bytes"]}
 
