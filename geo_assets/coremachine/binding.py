@@ -23,6 +23,7 @@ from geo_assets.coremachine.contract import (
     require_contract,
 )
 from geo_assets.coremachine.identity import PartitionKey, decode_partition_key, encode_partition_key
+from geo_assets.coremachine.task_runner import require_enforceable
 from geo_assets.errors import ContractError, ParameterError, UnknownJobTypeError
 
 Registry = Mapping[str, "Binding"]
@@ -225,12 +226,7 @@ def bind(
     if execution not in ("thread", "process"):
         msg = f"{name}: execution must be 'thread' or 'process', not {execution!r}."
         raise ContractError(msg)
-    if execution == "thread" and limits.any_set:
-        msg = (
-            f"{name} asks for task limits but runs in threads, which can be neither timed out nor saved from a crash:"
-            " set execution = 'process'."
-        )
-        raise ContractError(msg)
+    require_enforceable(execution, limits, name)
     asset = getattr(workflow, "asset", None) or job_type
     model = getattr(workflow, "Parameters", None)
     key = key_parameter or getattr(workflow, "key_parameter", None)

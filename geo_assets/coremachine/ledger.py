@@ -11,6 +11,7 @@ Three rules hold everything together:
 * status changes go through the table in ``ledger_tables`` and nowhere else.
 """
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -476,18 +477,19 @@ class Ledger:
         if not chosen:
             return None
         wave = Wave(wave_id=f"wave-{_new_id()}", job_type=job_type, priority=priority, size=len(chosen))
-        won = 0
-        for position, attempt_id in enumerate(chosen.values()):
-            result = c.execute(
-                attempts.update()
-                .where(
-                    attempts.c.attempt_id == attempt_id,
-                    attempts.c.status == JobStatus.QUEUED.value,
-                    attempts.c.wave_id.is_(None),
-                )
-                .values(wave_id=wave.wave_id, position=position)
+        c.execute(
+            attempts.update()
+            .where(
+                attempts.c.attempt_id == sa.bindparam("b_attempt"),
+                attempts.c.status == JobStatus.QUEUED.value,
+                attempts.c.wave_id.is_(None),
             )
-            won += result.rowcount
+            .values(wave_id=wave.wave_id, position=sa.bindparam("b_position")),
+            [{"b_attempt": attempt_id, "b_position": index} for index, attempt_id in enumerate(chosen.values())],
+        )
+        won = c.execute(
+            sa.select(sa.func.count()).select_from(attempts).where(attempts.c.wave_id == wave.wave_id)
+        ).scalar_one()
         if won == 0:  # another dispatcher was faster with every one
             return None
         c.execute(
@@ -513,19 +515,38 @@ class Ledger:
 
         return self._read(query)
 
-    def close_wave(self, wave_id: str) -> int:
-        """Close a wave; attempts it never handed to a run wait for another one. Returns how many those are."""
+    def close_wave(
+        self, wave_id: str, *, cancelled: bool = False, count_release: bool = False, max_releases: int
+    ) -> int:
+        """Close a wave and free the attempts it never handed to a run; returns how many those are.
+
+        They wait for another wave, or are cancelled with their run; with ``count_release`` (the run failed before
+        it claimed them) those that were freed too often are given up, so that a broken start does not loop.
+        """
 
         def work(c: Connection) -> int:
-            freed = c.execute(
+            now = _now()
+            left = self._attempts_where(
+                c, attempts.c.wave_id == wave_id, attempts.c.status == JobStatus.QUEUED.value
+            )
+            for attempt in left:
+                if cancelled:
+                    self._settle_one(c, _cancellation(attempt, "the run was terminated before it started"), now)
+                elif count_release and attempt.releases >= max_releases:
+                    message = (
+                        f"no run could start this job, {attempt.releases + 1} times over; not tried again by itself"
+                        " (look at the failed runs, then retry)"
+                    )
+                    self._settle_one(c, _failure(attempt, message), now)
+            c.execute(
                 attempts.update()
                 .where(attempts.c.wave_id == wave_id, attempts.c.status == JobStatus.QUEUED.value)
-                .values(wave_id=None, position=None)
-            ).rowcount
-            c.execute(
-                waves.update().where(waves.c.wave_id == wave_id, waves.c.open).values(open=False, closed_at=_now())
+                .values(wave_id=None, position=None, releases=attempts.c.releases + int(count_release))
             )
-            return int(freed)
+            c.execute(
+                waves.update().where(waves.c.wave_id == wave_id, waves.c.open).values(open=False, closed_at=now)
+            )
+            return len(left)
 
         return self._write(work)
 
@@ -631,31 +652,35 @@ class Ledger:
             sa.select(sa.func.coalesce(sa.func.max(attempts.c.position), -1)).where(attempts.c.run_id == run_id)
         ).scalar_one()
         now = _now()
-        claimed: list[str] = []
-        for attempt_id in attempt_ids:
-            statement = (
-                attempts.update()
-                .where(
-                    attempts.c.attempt_id == attempt_id,
-                    attempts.c.status.in_(sources_of(JobStatus.PROCESSING)),
-                    attempts.c.cancel_requested.is_(False),
-                )
-                .values(
-                    status=JobStatus.PROCESSING.value,
-                    run_id=run_id,
-                    position=offset + 1 + len(claimed),
-                    started_at=now,
-                    heartbeat=now,
-                    ended_at=None,
-                )
+        statement = (
+            attempts.update()
+            .where(
+                attempts.c.attempt_id == sa.bindparam("b_attempt"),
+                _may_become(JobStatus.PROCESSING),
+                attempts.c.cancel_requested.is_(False),
             )
-            try:
-                with c.begin_nested():
-                    changed = c.execute(statement).rowcount
-            except sa.exc.IntegrityError:
-                continue  # another attempt of this partition is at work: this one waits
-            if changed:
-                claimed.append(attempt_id)
+            .values(
+                status=JobStatus.PROCESSING.value,
+                run_id=run_id,
+                position=sa.bindparam("b_position"),
+                started_at=now,
+                heartbeat=now,
+                ended_at=None,
+            )
+        )
+        parameters = [
+            {"b_attempt": attempt_id, "b_position": offset + 1 + index} for index, attempt_id in enumerate(attempt_ids)
+        ]
+        try:
+            with c.begin_nested():
+                if parameters:
+                    c.execute(statement, parameters)
+        except sa.exc.IntegrityError:
+            # another attempt of one of these partitions is at work: that one waits, the others go on
+            for parameter in parameters:
+                with contextlib.suppress(sa.exc.IntegrityError), c.begin_nested():
+                    c.execute(statement, [parameter])
+        claimed = [attempt.attempt_id for attempt in self._attempts_where(c, attempts.c.run_id == run_id)]
         self._mirror(c, claimed, {"status": JobStatus.PROCESSING.value, "run_id": run_id, "updated_at": now})
 
     def _mirror(self, c: Connection, attempt_ids: Sequence[str], values: Mapping[str, Any]) -> None:
@@ -752,26 +777,16 @@ class Ledger:
                 self._mirror(c, [attempt.attempt_id], {"status": JobStatus.QUEUED.value, "stage": 1, "updated_at": now})
                 released += 1
             for attempt in given_up:
-                cancelled = attempt.cancel_requested
                 message = (
-                    "cancelled on request; its run had ended"
-                    if cancelled
-                    else f"the run {run_id} ended before this job did, {attempt.releases + 1} time(s) over; not tried"
+                    f"the run {run_id} ended before this job did, {attempt.releases + 1} time(s) over; not tried"
                     " again by itself (look at the run's log, then retry)"
                 )
-                self._settle_one(
-                    c,
-                    Settlement(
-                        attempt_id=attempt.attempt_id,
-                        status=JobStatus.CANCELLED if cancelled else JobStatus.FAILED,
-                        outcome=OutcomeKind.CANCELLED if cancelled else OutcomeKind.FAILED,
-                        reason=message,
-                        error_details=message,
-                        stage=attempt.stage,
-                        stage_results=attempt.stage_results,
-                    ),
-                    now,
+                settlement = (
+                    _cancellation(attempt, "cancelled on request; its run had ended")
+                    if attempt.cancel_requested
+                    else _failure(attempt, message)
                 )
+                self._settle_one(c, settlement, now)
             return released, len(given_up)
 
         return self._write(work)
@@ -1005,9 +1020,9 @@ class Ledger:
             attempts.update()
             .where(
                 attempts.c.attempt_id == settlement.attempt_id,
-                attempts.c.status.in_(sources_of(settlement.status)),
+                _may_become(settlement.status),
             )
-            .values(**values, traceback=settlement.traceback, result_data=result, ended_at=now, wave_id=attempts.c.wave_id)
+            .values(**values, traceback=settlement.traceback, result_data=result, ended_at=now)
         ).rowcount
         if not changed:
             msg = (
@@ -1400,6 +1415,11 @@ _TASK_KEY = (
 )
 
 
+def _may_become(target: JobStatus) -> sa.ColumnElement[bool]:
+    # OR rather than IN: an expanding parameter cannot be used for many rows at once
+    return sa.or_(*(attempts.c.status == source for source in sources_of(target)))
+
+
 def _task_key(key: tuple[str, int, int]) -> dict[str, Any]:
     return {"k_attempt": key[0], "k_stage": key[1], "k_index": key[2]}
 
@@ -1531,6 +1551,18 @@ def _cancellation(attempt: Attempt, reason: str) -> Settlement:
     )
 
 
+def _failure(attempt: Attempt, reason: str) -> Settlement:
+    return Settlement(
+        attempt_id=attempt.attempt_id,
+        status=JobStatus.FAILED,
+        outcome=OutcomeKind.FAILED,
+        reason=reason,
+        error_details=reason,
+        stage=attempt.stage,
+        stage_results=attempt.stage_results,
+    )
+
+
 def _new_id() -> str:
     """An id that sorts by creation time: nanoseconds, then random bits, 28 hexadecimal digits."""
     return f"{time.time_ns():016x}{secrets.token_hex(6)}"
@@ -1553,13 +1585,14 @@ def _make_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         if parsed.database and parsed.database != ":memory:":
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(parsed)
+        engine = sa.create_engine(parsed, hide_parameters=True)
         sa.event.listen(engine, "connect", _configure_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
     if parsed.get_backend_name() == "postgresql":
         return sa.create_engine(
             parsed,
+            hide_parameters=True,
             executemany_mode="values_plus_batch",
             pool_pre_ping=True,
             execution_options={"schema_translate_map": {None: SCHEMA}},

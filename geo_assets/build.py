@@ -1,0 +1,101 @@
+"""The one place where workflows, assets, jobs, sensors, checks and resources meet.
+
+What belongs here: assembly.  Production and tests call :func:`build_definitions` alike.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from geo_assets.assets.checks import build_all_tasks_succeeded
+from geo_assets.assets.sources import source_container
+from geo_assets.coremachine.asset_job import MACHINE, build_asset, build_job
+from geo_assets.coremachine.binding import Registry
+from geo_assets.coremachine.queue_jobs import build_retry_job, build_sensor, build_submit_job
+from geo_assets.errors import SettingsError
+from geo_assets.jobs import load_registry
+from geo_assets.resources.core_machine import CoreMachineResource
+from geo_assets.services import open_services
+from geo_assets.settings import Settings, get_settings
+
+PRELOADED_MODULES = [
+    # imported once by the fork server; without the storage modules each step would import them again (0.5 s)
+    "dagster",
+    "dagster._core.storage.event_log.sqlite",
+    "dagster._core.storage.runs.sqlite",
+    "dagster._core.storage.legacy_storage",
+    "dagster._core.storage.sqlite_storage",
+    "dagster_postgres",
+    "geo_assets.definitions",
+]
+
+
+def build_definitions(
+    *,
+    settings: Settings | None = None,
+    registry: Registry | None = None,
+    resources: Mapping[str, Any] | None = None,
+) -> dg.Definitions:
+    """Assemble the code location.
+
+    Args:
+        settings: default: the environment's.
+        registry: workflows to show; default: ours and the legacy ones the settings name.
+        resources: replacements by key, for tests.
+
+    Raises:
+        ContractError: a workflow class cannot be run; names the class and the element.
+        SettingsError: a setting cannot be used.
+    """
+    settings = settings or get_settings()
+    registry = registry if registry is not None else load_registry(settings)
+    sets = sorted({binding.partition_set for binding in registry.values()})
+    partitions = {name: dg.DynamicPartitionsDefinition(name=name) for name in sets}
+    executor = build_executor(settings)
+    jobs = [build_job(binding, executor=executor) for binding in registry.values()]
+    return dg.Definitions(
+        assets=[source_container, *(build_asset(binding, partitions=partitions) for binding in registry.values())],
+        asset_checks=[build_all_tasks_succeeded(binding, partitions=partitions) for binding in registry.values()],
+        jobs=[
+            *jobs,
+            *(build_submit_job(binding) for binding in registry.values()),
+            build_retry_job(registry),
+        ],
+        sensors=[build_sensor(jobs, interval_seconds=settings.sensor_seconds)],
+        resources={MACHINE: CoreMachineResource.of(registry, open_services), **(resources or {})},
+    )
+
+
+def build_executor(settings: Settings) -> dg.ExecutorDefinition:
+    """The step executor the settings name.
+
+    Raises:
+        SettingsError: its package is not installed; says which.
+    """
+    match settings.executor:
+        case "in_process":
+            return dg.in_process_executor
+        case "multiprocess":
+            return dg.multiprocess_executor.configured(
+                {
+                    "max_concurrent": settings.executor_max_concurrent,
+                    "start_method": {"forkserver": {"preload_modules": PRELOADED_MODULES}},
+                }
+            )
+        case "celery" | "k8s":
+            return _packaged_executor(settings.executor)
+
+
+def _packaged_executor(name: str) -> dg.ExecutorDefinition:
+    package, attribute = {
+        "celery": ("dagster_celery", "celery_executor"),
+        "k8s": ("dagster_k8s", "k8s_job_executor"),
+    }[name]
+    try:
+        module = __import__(package)
+    except ImportError:
+        msg = f"GEO_ASSETS_EXECUTOR={name} needs the package {package.replace('_', '-')}: install it beside geo-assets"
+        raise SettingsError(msg) from None
+    executor: dg.ExecutorDefinition = getattr(module, attribute)
+    return executor

@@ -1,0 +1,194 @@
+"""The way from the queue to runs: recovery of what dead runs left, waves, run requests.
+
+What belongs here: one *tick*, called by the queued-jobs sensor and by ``geo-assets submit --wait`` alike.  What
+does not: doing the work (``asset_job``).
+
+A tick may die after any line and be repeated, by this process or another: partition keys are added before a wave
+is assigned, a wave stays open until its run has been seen to end, and a run that asks twice for a wave is given
+its attempts once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from geo_assets.coremachine import events
+from geo_assets.coremachine.binding import Binding
+from geo_assets.coremachine.contract import JobStatus, OutcomeKind
+from geo_assets.coremachine.ledger import Attempt, Job, Wave
+from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.coremachine.materialization import check_of, materialization_of
+
+WAVE_TAG = "geo_assets/wave"
+"""Run tag with the wave id; also the sensor's run key."""
+
+_PARTITIONS_A_CALL = 5000
+_ENDED = frozenset({dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAsked:
+    """One run the queue asks for."""
+
+    job_name: str
+    run_key: str
+    tags: Mapping[str, str]
+
+
+@dataclass(kw_only=True)
+class Tick:
+    """What one tick did."""
+
+    runs: list[RunAsked] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """A sentence for each thing that was recovered."""
+    waves_open: int = 0
+
+
+def tick(machine: CoreMachine, instance: dg.DagsterInstance, *, only_jobs: Sequence[Job] = ()) -> Tick:
+    """Recover what dead runs left, put queued jobs into waves, and name the runs to start.
+
+    ``only_jobs`` restricts the new waves to these jobs (for a command line that waits for its own).
+    """
+    done = Tick()
+    _recover(machine, instance, done)
+    _emit_missing(machine, instance, done)
+    _add_partitions(machine, instance)
+    machine.ledger.assign_waves(
+        wave_size=machine.settings.wave_size, waves_at_once=machine.settings.waves_at_once, only_jobs=only_jobs
+    )
+    for wave in machine.ledger.open_waves():
+        done.waves_open += 1
+        if wave.job_type not in machine.registry:
+            done.notes.append(f"wave {wave.wave_id} waits: no workflow '{wave.job_type}' is loaded here")
+        elif not _runs_of(instance, wave):
+            done.runs.append(asked_run(wave))
+    return done
+
+
+def asked_run(wave: Wave) -> RunAsked:
+    """The run request of a wave."""
+    return RunAsked(
+        job_name=wave.job_type,
+        run_key=wave.wave_id,
+        tags={WAVE_TAG: wave.wave_id, "geo_assets/jobs": str(wave.size), "dagster/priority": str(wave.priority)},
+    )
+
+
+def _runs_of(instance: dg.DagsterInstance, wave: Wave) -> list[dg.DagsterRun]:
+    # a re-execution carries its parent's tags; only the run that was asked for counts
+    runs = instance.get_runs(dg.RunsFilter(tags={WAVE_TAG: wave.wave_id}))
+    return [run for run in runs if run.parent_run_id is None]
+
+
+def _recover(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick) -> None:
+    limit = machine.settings.max_releases
+    for run_id in machine.ledger.active_run_ids():
+        run = instance.get_run_by_id(run_id)
+        if run is not None and run.status not in _ENDED:
+            continue
+        if run is not None and run.status is dg.DagsterRunStatus.CANCELED:
+            cancelled = machine.ledger.cancel_run(run_id, "the run was terminated")
+            done.notes.append(f"run {run_id} was terminated: {len(cancelled)} unfinished jobs are cancelled")
+            continue
+        again, given_up = machine.ledger.release_run(run_id, max_releases=limit)
+        what = "is unknown to Dagster" if run is None else "ended"
+        done.notes.append(f"run {run_id} {what} before its jobs did: {again} queued again, {given_up} given up")
+    for wave in machine.ledger.open_waves():
+        runs = _runs_of(instance, wave)
+        if runs and all(run.status in _ENDED for run in runs):
+            cancelled_run = all(run.status is dg.DagsterRunStatus.CANCELED for run in runs)
+            failed_run = any(run.status is dg.DagsterRunStatus.FAILURE for run in runs)
+            freed = machine.ledger.close_wave(
+                wave.wave_id, cancelled=cancelled_run, count_release=failed_run, max_releases=limit
+            )
+            if freed:
+                fate = "are cancelled" if cancelled_run else "wait again or are given up"
+                done.notes.append(f"wave {wave.wave_id}: {freed} jobs that no run had claimed {fate}")
+        elif not runs and machine.ledger.waiting_in_wave(wave.wave_id) == 0:
+            machine.ledger.close_wave(wave.wave_id, max_releases=limit)  # everything in it was cancelled
+
+
+def _emit_missing(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick) -> None:
+    for run_id in machine.ledger.unemitted_runs():
+        run = instance.get_run_by_id(run_id)
+        if run is not None and run.status not in _ENDED:
+            continue  # its own settle step does it
+        if run is None:  # deleted with its history: there is nothing to link to
+            machine.ledger.mark_emitted([a.attempt_id for a in machine.ledger.attempts_of_run(run_id)])
+            continue
+        binding = machine.registry.get(run.job_name)
+        if binding is None:
+            continue
+        sent = emit_due(
+            machine,
+            instance,
+            binding,
+            run_id=run_id,
+            step_key="",
+            include_unchanged=run.status is not dg.DagsterRunStatus.SUCCESS,
+        )
+        done.notes.append(f"run {run_id}: {sent} materializations were still to be written")
+
+
+def emit_due(
+    machine: CoreMachine,
+    instance: dg.DagsterInstance,
+    binding: Binding,
+    *,
+    run_id: str,
+    step_key: str,
+    include_unchanged: bool,
+) -> int:
+    """Write the materializations a run still owes; returns how many.
+
+    A partition whose job found nothing to do is materialized only if it never was, or if ``include_unchanged``:
+    in a run that fails it would turn red otherwise, because it was planned.
+    """
+    good = [JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS]
+    owed = [a for a in machine.ledger.attempts_of_run(run_id, statuses=good) if not a.event_emitted]
+    nothing_done = [a for a in owed if a.outcome in (OutcomeKind.UNCHANGED, OutcomeKind.SKIPPED)]
+    before: set[str] = set()
+    if nothing_done and not include_unchanged:
+        before = machine.ledger.was_materialized(binding.asset, [a.partition_key for a in nothing_done])
+    quiet = {a.attempt_id for a in nothing_done if a.partition_key in before}
+    loud = [a for a in owed if a.attempt_id not in quiet]
+    emit(machine, instance, binding, loud, run_id=run_id, step_key=step_key)
+    machine.ledger.mark_emitted(sorted(quiet))
+    return len(loud)
+
+
+def emit(
+    machine: CoreMachine,
+    instance: dg.DagsterInstance,
+    binding: Binding,
+    attempts: Sequence[Attempt],
+    *,
+    run_id: str,
+    step_key: str,
+) -> None:
+    """Write materializations and checks of finished attempts, then record in the ledger that they are out."""
+    if not attempts:
+        return
+    where = {"run_id": run_id, "job_name": binding.job_type, "step_key": step_key}
+    events.report_materializations(
+        instance, **where, materializations=[materialization_of(binding, attempt) for attempt in attempts]
+    )
+    partial = [attempt for attempt in attempts if attempt.status is JobStatus.COMPLETED_WITH_ERRORS]
+    events.report_checks(instance, **where, evaluations=[check_of(binding, attempt) for attempt in partial])
+    machine.ledger.mark_emitted([attempt.attempt_id for attempt in attempts])
+
+
+def _add_partitions(machine: CoreMachine, instance: dg.DagsterInstance) -> None:
+    for (_, job_type), keys in machine.ledger.waiting_partitions().items():
+        binding = machine.registry.get(job_type)
+        if binding is not None:
+            add_partitions(instance, binding, keys)
+
+
+def add_partitions(instance: dg.DagsterInstance, binding: Binding, keys: Sequence[str]) -> None:
+    """Add partition keys that are not there yet; at most 5,000 a call, SQLite's limit of variables in view."""
+    unique = list(dict.fromkeys(keys))
+    for start in range(0, len(unique), _PARTITIONS_A_CALL):
+        instance.add_dynamic_partitions(binding.partition_set, unique[start : start + _PARTITIONS_A_CALL])

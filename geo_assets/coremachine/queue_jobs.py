@@ -1,0 +1,287 @@
+"""Jobs that put work into the queue from the Dagster UI, and the sensor that takes it out.
+
+What belongs here: ``submit_<workflow>`` with typed, documented config, ``retry_failed``, ``queued_jobs``.  What
+does not: what submission and a tick mean (``submission``, ``dispatch``).
+"""
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from geo_assets.coremachine import dispatch
+from geo_assets.coremachine.asset_job import JOB_TAGS, MACHINE, machine_of
+from geo_assets.coremachine.binding import Binding
+from geo_assets.coremachine.dispatch import WAVE_TAG, RunAsked
+from geo_assets.coremachine.ledger import JobFilter, Wave
+from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.coremachine.submission import Answer, failed_jobs, retry_jobs, submit_keys
+from geo_assets.errors import GeoAssetsError
+
+SENSOR_NAME = "queued_jobs"
+
+
+def build_submit_job(binding: Binding) -> dg.JobDefinition:
+    """The job ``submit_<workflow>``: queues one job, or one a key, and links the waves they went into."""
+    config: dict[str, dg.Field] = {
+        "parameters": dg.Field(
+            _parameters_config(binding), is_required=False, default_value={}, description="Parameters of the job(s)."
+        ),
+        "force": dg.Field(
+            bool, is_required=False, default_value=False, description="Run even where a recorded answer would do."
+        ),
+    }
+    if binding.key_parameter is not None:
+        config["keys"] = dg.Field(
+            [str],
+            is_required=False,
+            default_value=[],
+            description=f"Values of {binding.key_parameter}: one job each, with the same other parameters.",
+        )
+        config["prefix"] = dg.Field(
+            str,
+            is_required=False,
+            description=f"Every existing {binding.key_parameter} that starts with this, one job each.",
+        )
+
+    @dg.op(
+        name=f"submit_{binding.job_type}__queue",
+        description=f"Put {binding.job_type} jobs into the queue.",
+        config_schema=config,
+        out=dg.Out(dg.Nothing),
+        required_resource_keys={MACHINE},
+        tags={"kind": "ledger"},
+    )
+    def queue(context: dg.OpExecutionContext) -> Any:  # noqa: ANN401
+        machine = machine_of(context)
+        given: Mapping[str, Any] = context.op_config
+        try:
+            answers = submit_keys(
+                machine,
+                binding.job_type,
+                keys=given.get("keys", []),
+                prefix=given.get("prefix"),
+                params=given["parameters"],
+                force=given["force"],
+                submitted_by="submit job",
+            )
+        except GeoAssetsError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        yield dg.Output(None, metadata=_submitted(machine, context.instance, binding, answers))
+
+    @dg.job(
+        name=f"submit_{binding.job_type}",
+        description=f"Queue {binding.job_type} jobs: {binding.description}",
+        tags={**JOB_TAGS, "geo_assets/submits": binding.job_type},
+        executor_def=dg.in_process_executor,
+    )
+    def submit() -> None:
+        queue()
+
+    return submit
+
+
+def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
+    """The job ``retry_failed``: gathers failed jobs into waves, chosen by asset, reason and age."""
+
+    @dg.op(
+        name="retry_failed__queue",
+        description="Queue failed jobs again.",
+        config_schema={
+            "asset": dg.Field(
+                dg.Noneable(str), is_required=False, default_value=None, description="Only jobs of this asset."
+            ),
+            "job_type": dg.Field(
+                dg.Noneable(str),
+                is_required=False,
+                default_value=None,
+                description=f"Only jobs of this workflow: {', '.join(sorted(registry))}.",
+            ),
+            "reason_contains": dg.Field(
+                dg.Noneable(str),
+                is_required=False,
+                default_value=None,
+                description="Only jobs whose reason or error has this text in it, upper or lower case.",
+            ),
+            "newer_than_hours": dg.Field(
+                dg.Noneable(float), is_required=False, default_value=None, description="Only failures since then."
+            ),
+            "older_than_hours": dg.Field(
+                dg.Noneable(float), is_required=False, default_value=None, description="Only failures before then."
+            ),
+        },
+        out=dg.Out(dg.Nothing),
+        required_resource_keys={MACHINE},
+        tags={"kind": "ledger"},
+    )
+    def queue(context: dg.OpExecutionContext) -> Any:  # noqa: ANN401
+        machine = machine_of(context)
+        given: Mapping[str, Any] = context.op_config
+        which = JobFilter(
+            job_type=given["job_type"],
+            asset=given["asset"],
+            reason_contains=given["reason_contains"],
+            newer_than=_hours(given["newer_than_hours"]),
+            older_than=_hours(given["older_than_hours"]),
+        )
+        jobs = [job for job in failed_jobs(machine, which) if job.job_type in machine.registry]
+        answers = retry_jobs(machine, jobs)
+        context.log.info(f"{len(answers)} failed jobs are queued again")
+        by_type: dict[str, list[Answer]] = {}
+        for answer in answers:
+            by_type.setdefault(answer.job.job_type, []).append(answer)
+        metadata: dict[str, Any] = {"queued_again": len(answers)}
+        for job_type, group in by_type.items():
+            metadata.update(_submitted(machine, context.instance, machine.registry[job_type], group))
+        yield dg.Output(None, metadata=metadata)
+
+    @dg.job(
+        name="retry_failed",
+        description="Queue failed, cancelled and partly failed jobs again, gathered into waves.",
+        tags=JOB_TAGS,
+        executor_def=dg.in_process_executor,
+    )
+    def retry_failed() -> None:
+        queue()
+
+    return retry_failed
+
+
+def build_sensor(jobs: Sequence[Any], *, interval_seconds: int) -> dg.SensorDefinition:
+    """The sensor ``queued_jobs``: recovers, assigns waves, asks for their runs."""
+
+    @dg.sensor(
+        name=SENSOR_NAME,
+        jobs=jobs,
+        minimum_interval_seconds=interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        required_resource_keys={MACHINE},
+        description="Takes queued jobs from the ledger, a wave of many partitions a run, and takes up again what"
+        " dead runs left unfinished. Switch it off to pause the queue; nothing is lost.",
+    )
+    def queued_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        done = dispatch.tick(machine_of(context), context.instance)
+        for note in done.notes:
+            context.log.info(note)
+        if not done.runs:
+            return dg.SkipReason(f"nothing is queued; {done.waves_open} waves are under way")
+        return dg.SensorResult(run_requests=[_run_request(asked) for asked in done.runs])
+
+    return queued_jobs
+
+
+def _run_request(asked: RunAsked) -> dg.RunRequest:
+    return dg.RunRequest(run_key=asked.run_key, job_name=asked.job_name, tags=dict(asked.tags))
+
+
+def _submitted(
+    machine: CoreMachine, instance: dg.DagsterInstance, binding: Binding, answers: Sequence[Answer]
+) -> dict[str, Any]:
+    """Metadata of a submission: what was decided, job by job, and where the runs will be."""
+    counts: dict[str, int] = {}
+    for answer in answers:
+        decision = answer.submitted.decision.value
+        counts[decision] = counts.get(decision, 0) + 1
+    dispatch.add_partitions(instance, binding, [answer.job.partition_key for answer in answers])
+    waves = _assign_now(machine, binding)
+    shown = 200
+    rows = [
+        dg.TableRecord(
+            {
+                "partition": answer.job.partition_key[:200],
+                "job_id": answer.job.job_id[:12],
+                "answer": answer.as_dict()["status"],
+            }
+        )
+        for answer in answers[:shown]
+    ]
+    links = "\n".join(
+        f"- [{wave.size} jobs of {wave.job_type}](/runs?q[0]=tag%3A{WAVE_TAG.replace('/', '%2F')}%3D{wave.wave_id})"
+        for wave in waves
+    )
+    return {
+        f"{binding.job_type}/decisions": dg.MetadataValue.json(counts),
+        f"{binding.job_type}/jobs": dg.MetadataValue.table(rows) if rows else dg.MetadataValue.text("none"),
+        f"{binding.job_type}/waves": dg.MetadataValue.md(
+            links or "the sensor `queued_jobs` will put them into a wave when one is free"
+        ),
+    }
+
+
+def _assign_now(machine: CoreMachine, binding: Binding) -> list[Wave]:
+    """Put what was just queued into waves, so that the submission can link their runs; the sensor starts them."""
+    made = machine.ledger.assign_waves(
+        wave_size=machine.settings.wave_size, waves_at_once=machine.settings.waves_at_once
+    )
+    return [wave for wave in made if wave.job_type == binding.job_type]
+
+
+def _hours(hours: float | None) -> timedelta | None:
+    return None if hours is None else timedelta(hours=hours)
+
+
+# --- parameter models as Dagster config ------------------------------------------------------------------------
+
+
+def _parameters_config(binding: Binding) -> Any:  # noqa: ANN401 - Dagster's config types
+    model = binding.parameters_model
+    if model is None:
+        return dg.Permissive(
+            {
+                name: dg.Field(_legacy_type(entry), is_required=False, description=_legacy_text(entry))
+                for name, entry in binding.parameters_schema.items()
+                if isinstance(entry, Mapping)
+            }
+        )
+    return dg.Shape(
+        {
+            name: dg.Field(
+                _config_type(field.annotation),
+                # whether a missing one is an error is for the workflow to say, which words it better
+                is_required=False,
+                description=_field_text(field.description, required=field.is_required(), default=field.default),
+            )
+            for name, field in model.model_fields.items()
+        }
+    )
+
+
+def _field_text(description: str | None, *, required: bool, default: object) -> str:
+    ending = "Required." if required else f"Default: {default!r}."
+    return f"{description} {ending}" if description else ending
+
+
+def _config_type(annotation: Any) -> Any:  # noqa: ANN401
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _config_type(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(annotation) if member is not type(None)]
+        inner = _config_type(members[0]) if len(members) == 1 else dg.Any
+        return inner if inner is dg.Any else dg.Noneable(inner)
+    if origin is typing.Literal:
+        choices = typing.get_args(annotation)
+        return dg.Enum("_".join(map(str, choices))[:60], [dg.EnumValue(str(c)) for c in choices])
+    simple = {str: str, int: int, float: float, bool: bool}
+    if annotation in simple:
+        return simple[annotation]
+    if origin is list:
+        return [_config_type(typing.get_args(annotation)[0])]
+    if origin is dict or annotation is dict or hasattr(annotation, "model_fields"):
+        return dg.Permissive()
+    return dg.Any
+
+
+def _legacy_type(entry: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    return {"int": int, "str": str, "float": float, "bool": bool, "dict": dg.Permissive()}.get(
+        str(entry.get("type")), dg.Any
+    )
+
+
+def _legacy_text(entry: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in entry.items() if name != "type")
+
+

@@ -1,0 +1,30 @@
+"""The workflows, one module each, and their registry.
+
+What belongs here: parameters, stages, tasks, handlers and aggregation of each workflow.  What does not: how they
+run (``coremachine``) and what they do to files (``containers``, ``raster``, ``vector``, ``stac``).
+"""
+
+from geo_assets.coremachine.binding import Binding, bind, registry_of
+from geo_assets.coremachine.legacy import load_workflows
+from geo_assets.jobs.hello_world import HelloWorld
+from geo_assets.jobs.list_container_contents import ListContainerContents
+from geo_assets.jobs.summarize_container import SummarizeContainer
+from geo_assets.settings import Settings
+
+WORKFLOWS: tuple[type, ...] = (HelloWorld, ListContainerContents, SummarizeContainer)
+"""Our own workflows. A new one is a module here and a line in this tuple."""
+
+
+def load_registry(settings: Settings) -> dict[str, Binding]:
+    """Our workflows and those named by ``GEO_ASSETS_LEGACY_JOBS``, checked and bound.
+
+    Raises:
+        ContractError: a class cannot be run; one sentence that names the class and the element.
+    """
+    bindings = [bind(workflow) for workflow in WORKFLOWS]
+    if settings.legacy_jobs:
+        bindings += [
+            bind(workflow, handlers)
+            for workflow, handlers in load_workflows(settings.legacy_jobs, settings.legacy_handlers or "")
+        ]
+    return registry_of(bindings)

@@ -1,0 +1,55 @@
+"""The resource that gives Dagster's ops and sensors the CoreMachine: ledger, workflows, services, settings.
+
+What belongs here: opening things once a process.  What does not: what they do.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from geo_assets.coremachine.binding import Registry
+from geo_assets.coremachine.ledger import Ledger
+from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.settings import Settings, get_settings
+
+
+@functools.lru_cache(maxsize=4)
+def open_ledger(url: str, *, patience_seconds: float) -> Ledger:
+    """The ledger at a URL, opened once a process."""
+    return Ledger(url, patience_seconds=patience_seconds)
+
+
+class CoreMachineResource(dg.ConfigurableResource[CoreMachine]):
+    """Gives ops, checks and sensors the CoreMachine.
+
+    The ledger's URL may hold a password, so it comes from the settings and never stands in Dagster's config.
+    """
+
+    patience_seconds: float = 60.0
+    """How long a ledger operation waits for a database that is away or locked."""
+
+    _registry: Registry = PrivateAttr(default_factory=dict)
+    _services: Callable[[Settings], dict[str, Any]] = PrivateAttr(default=lambda _: {})
+
+    @classmethod
+    def of(
+        cls, registry: Registry, services: Callable[[Settings], dict[str, Any]], **config: Any
+    ) -> "CoreMachineResource":
+        """A resource for these workflows; ``services`` opens the stores when they are first needed."""
+        resource = cls(**config)
+        resource._registry = registry
+        resource._services = services
+        return resource
+
+    def machine(self) -> CoreMachine:
+        """The machine of this process."""
+        settings = get_settings()
+        return CoreMachine(
+            ledger=open_ledger(settings.ledger_sqlalchemy_url, patience_seconds=self.patience_seconds),
+            registry=self._registry,
+            settings=settings,
+            services=self._services(settings),
+        )
