@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# ruff: noqa
+# ruff: noqa: ANN001, ANN205, BLE001, E402, G004, I001, PLC0415, RET505, RUF012, RUF013, TRY301, TRY400, UP006, UP035
 """Workflow classes as a team would bring them: plain classes of static methods that know nothing of geo_assets.
 
 Nothing here imports geo_assets; every other import is one that the original CoreMachine answered.  Kept in the style
