@@ -1,0 +1,1 @@
+"""The whole machine: real Dagster instances, real daemons, real processes that die."""

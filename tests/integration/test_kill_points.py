@@ -1,0 +1,105 @@
+"""A process dies at each point of a job's way; afterwards everything is as if it had not."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from geo_assets.coremachine.contract import JobStatus
+from geo_assets.coremachine.submission import submit_many
+from geo_assets.settings import get_settings
+from tests.integration import driver
+from tests.integration.workflows import executions, sources
+
+BLOBS = 30
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """A real instance on disk, shared with the driver's processes, and a home with sources."""
+    monkeypatch.setenv("GEO_ASSETS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    monkeypatch.setenv("GEO_ASSETS_JOB_CHUNK_SIZE", "10")
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    get_settings.cache_clear()
+    sources().mkdir(parents=True)
+    for number in range(BLOBS):
+        (sources() / f"blob{number:02d}.tif").write_text(str(number))
+    folder = sources() / "folder"
+    folder.mkdir()
+    for number in range(BLOBS):
+        (folder / f"{'bad' if number == 3 else 'file'}{number:02d}").touch()
+    with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as made:
+        yield made
+
+
+def drive(point: str | None = None) -> int:
+    """Run the driver in a process of its own; returns its exit status (-9: it died at the point)."""
+    command = [sys.executable, "-m", "tests.integration.driver", *([point] if point else [])]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, env=os.environ.copy(), capture_output=True, text=True, timeout=120)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]
+    return done.returncode
+
+
+def notice_the_dead(instance: dg.DagsterInstance) -> int:
+    """What Dagster's run monitoring does: mark runs whose process is gone as failed."""
+    dead = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]))
+    for run in dead:
+        instance.report_run_failed(run)
+    return len(dead)
+
+
+def materializations(instance: dg.DagsterInstance, asset: str) -> Counter[str | None]:
+    """Partition → number of materializations."""
+    records = instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records
+    return Counter(record.partition_key for record in records)
+
+
+@pytest.mark.parametrize("point", driver.POINTS)
+def test_blob_jobs_survive(instance: dg.DagsterInstance, point: str) -> None:
+    machine = driver.machine()
+    names = [f"blob{number:02d}.tif" for number in range(BLOBS)]
+    submit_many(machine, "digest_blob", [{"blob_name": name} for name in names])
+
+    assert drive(point) == -signal.SIGKILL, f"the driver did not come to '{point}'"
+    notice_the_dead(instance)
+    assert drive() == 0
+
+    jobs = machine.ledger.jobs(limit=None)
+    assert {job.partition_key: job.status for job in jobs} == dict.fromkeys(names, JobStatus.COMPLETED)
+    assert all(job.result_data and len(job.result_data["sha256"]) == 64 for job in jobs)
+    # once each, and none without: the catalog cannot tell that anything happened
+    assert materializations(instance, "blob_digest") == Counter(names)
+    assert set(instance.get_dynamic_partitions("blobs")) == set(names)
+    assert machine.ledger.open_waves() == []
+    assert machine.ledger.active_run_ids() == []
+    # what was settled before the crash is not done again
+    again = Counter(line for line in executions() if line.startswith("digest"))
+    settled_before = {"after settle", "before settle", "between events and their record"}
+    if point in settled_before:
+        assert max(again.values()) == 1 or point == "between events and their record"
+
+
+@pytest.mark.parametrize("point", [p for p in driver.POINTS if p != "between events and their record"])
+def test_fan_out_jobs_survive(instance: dg.DagsterInstance, point: str) -> None:
+    machine = driver.machine()
+    submit_many(machine, "survey_folder", [{"folder": "folder"}])
+
+    assert drive(point) == -signal.SIGKILL, f"the driver did not come to '{point}'"
+    notice_the_dead(instance)
+    assert drive() == 0
+
+    (job,) = machine.ledger.jobs()
+    assert job.status is JobStatus.COMPLETED_WITH_ERRORS
+    assert job.result_data == {"files": BLOBS, "good": BLOBS - 1}
+    assert job.stage_results["2"]["tasks"] == BLOBS
+    assert materializations(instance, "folder_survey") == Counter(["folder"])
+    assert machine.ledger.open_waves() == []
