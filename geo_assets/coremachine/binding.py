@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from geo_assets.coremachine.contract import (
     ELEMENTS,
-    SUBMIT_FIELDS,
     Handler,
     JobExecutionContext,
     Stage,
@@ -21,6 +20,7 @@ from geo_assets.coremachine.contract import (
     normalise_task_type,
     parse_stages,
     require_contract,
+    without_submit_fields,
 )
 from geo_assets.coremachine.identity import PartitionKey, decode_partition_key, encode_partition_key
 from geo_assets.coremachine.task_runner import require_enforceable
@@ -67,12 +67,13 @@ class Binding:
     # The seven elements
 
     def validate(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Element 2. The original's five injected submit fields are taken out first.
+        """Element 2. The original's five injected submit fields are taken out first, unless the class declares them.
 
         Raises:
             ParameterError: what the class refuses, in its own words.
         """
-        given = {key: value for key, value in params.items() if key not in SUBMIT_FIELDS}
+        declared = self.parameters_model.model_fields if self.parameters_model else self.parameters_schema
+        given = without_submit_fields(params, declared)
         try:
             validated = self._element("validate_job_parameters")(given)
         except ParameterError:

@@ -30,6 +30,7 @@ from geo_assets.coremachine.contract import (
     TaskResult,
     TaskStatus,
 )
+from geo_assets.coremachine.identity import task_id
 from geo_assets.coremachine.ledger import Attempt, Ledger, NewTask, Settlement, TaskRow, TaskUpdate
 from geo_assets.coremachine.task_runner import TaskCall, TaskOutcome, TaskRunner
 from geo_assets.errors import ContractError
@@ -95,6 +96,8 @@ def define_tasks(
     if not isinstance(returned, list):
         msg = f"{name} returned {type(returned).__name__}; it must return a list of task dicts"
         raise ContractError(msg)
+    if not returned and binding.stages[stage - 1].parallelism == "fan_in":
+        returned = [_fan_in_task(binding, attempt, stage, previous_results)]
     definitions: list[TaskDefinition] = []
     seen: set[str] = set()
     for position, entry in enumerate(returned):
@@ -120,6 +123,17 @@ def define_tasks(
         seen.add(definition.task_id)
         definitions.append(definition)
     return definitions
+
+
+def _fan_in_task(
+    binding: Binding, attempt: Attempt, stage: int, previous_results: list[dict[str, Any]] | None
+) -> dict[str, Any]:
+    """The one task of a fan-in stage, which later versions of the original had the machine make (reference 1.2)."""
+    return {
+        "task_id": task_id(attempt.job_id, stage, "fan_in"),
+        "task_type": binding.stages[stage - 1].task_type,
+        "parameters": {"previous_results": previous_results or [], "job_parameters": dict(attempt.parameters)},
+    }
 
 
 def _new_tasks(

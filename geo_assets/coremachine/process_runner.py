@@ -365,7 +365,8 @@ class _Supervisor(threading.Thread):
             deadline = started + self._limits.wall_seconds
             try:
                 worker.send(request, deadline)
-            except _WorkerLostError:  # it died while idle; the task never reached it
+                worker.receive(deadline)  # it has the task, and begins
+            except _WorkerLostError:  # it died while idle; the task was not begun
                 self._end_worker(grace=0)
                 continue
             except _WallLimitError:

@@ -32,7 +32,7 @@ class Answer:
     """What the submitter gets back; :meth:`as_dict` is the original's wire form."""
 
     submitted: Submitted
-    queue_info: dict[str, Any] | None
+    queue_info: dict[str, Any]
 
     @property
     def job(self) -> Job:
@@ -70,7 +70,7 @@ class Answer:
                     **common,
                     "status": "created",
                     "message": f"Job queued again (attempt {job.attempts})" if again else "Job created and queued",
-                    "queue_info": self.queue_info or {},
+                    "queue_info": self.queue_info,
                     "idempotent": False,
                 }
 
@@ -155,14 +155,11 @@ def submit_many(
         shown = 5
         more = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
         raise ParameterError("; ".join(problems[:shown]) + more)
+    # before anything is written: a class whose queue_job raises has queued nothing
+    queue_infos = [binding.queue(new.job_id, dict(new.parameters)) for new in new_jobs]
     return [
-        Answer(
-            submitted=submitted,
-            queue_info=binding.queue(new.job_id, dict(new.parameters))
-            if submitted.decision in (Decision.CREATED, Decision.REQUEUED)
-            else None,
-        )
-        for new, submitted in zip(new_jobs, machine.ledger.submit(new_jobs), strict=True)
+        Answer(submitted=submitted, queue_info=queue_info)
+        for submitted, queue_info in zip(machine.ledger.submit(new_jobs), queue_infos, strict=True)
     ]
 
 

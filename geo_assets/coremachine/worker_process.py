@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from geo_assets.coremachine import legacy
 from geo_assets.coremachine.contract import Handler
 from geo_assets.coremachine.task_outcome import (
     TaskOutcome,
@@ -101,6 +102,7 @@ def find_handler(module: str, qualname: str) -> Handler:
     Raises:
         ImportError, AttributeError: there is none in this process.
     """
+    legacy.install()  # the module may be one written for the original
     found: Any = importlib.import_module(module)
     for part in qualname.split("."):
         found = getattr(found, part)
@@ -132,6 +134,7 @@ def main(boot: Mapping[str, Any]) -> None:
     with socket.socket(fileno=boot["socket"]) as connection:
         _send(connection, b"{}")  # ready
         while (message := _receive(connection)) is not None:
+            _send(connection, b"{}")  # from here on a death is the task's; before, it is nobody's
             os.ftruncate(boot["crash_report"], 0)
             os.lseek(boot["crash_report"], 0, os.SEEK_SET)
             _send(connection, _serve(message, boot["crash_report"], baseline_mb))
