@@ -7,9 +7,11 @@ The guard lets Python code of the test processes connect to loopback addresses a
 see compiled clients (obstore, libpq, GDAL) nor child processes; tests give those loopback addresses.
 """
 
+import ctypes
 import ipaddress
 import os
 import shutil
+import signal
 import socket
 import sys
 import uuid
@@ -43,6 +45,7 @@ hypothesis_settings.register_profile("geo_assets", deadline=None, print_blob=Tru
 hypothesis_settings.load_profile("geo_assets")
 
 _SESSION = pytest.StashKey[ServiceSession]()
+_PR_SET_PDEATHSIG = 1
 
 
 # --- the session -----------------------------------------------------------------------------------------------
@@ -55,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_SESSION] = ServiceSession.begin()
     else:
         config.stash[_SESSION] = ServiceSession(Path(given["services_folder"]), given["services_owner"])
+        # A worker in the middle of a long test does not notice that the controller was killed
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     sys.addaudithook(_refuse_network)
 
 

@@ -52,6 +52,8 @@ def main(service: str, state_file: Path, owner_pid: int) -> int:
             # tells when the pid has been given to another process
             while not stopped.wait(0.5) and _is_alive(owner) and server.poll() is None:
                 pass
+        if not _is_alive(owner):  # nobody else is left to clear up
+            shutil.rmtree(state_file.parent, ignore_errors=True)
     except (ServiceMissingError, psutil.NoSuchProcess) as error:
         _write(state_file, {"error": str(error)})
         return 1
