@@ -15,7 +15,7 @@ from geo_assets.coremachine.binding import Registry
 from geo_assets.coremachine.queue_jobs import build_retry_job, build_sensor, build_submit_job
 from geo_assets.errors import SettingsError
 from geo_assets.jobs import load_registry
-from geo_assets.resources.core_machine import CoreMachineResource
+from geo_assets.resources.core_machine import core_machine_resource
 from geo_assets.services import open_services
 from geo_assets.settings import Settings, get_settings
 
@@ -63,7 +63,7 @@ def build_definitions(
             build_retry_job(registry),
         ],
         sensors=[build_sensor(jobs, interval_seconds=settings.sensor_seconds)],
-        resources={MACHINE: CoreMachineResource.of(registry, open_services), **(resources or {})},
+        resources={MACHINE: core_machine_resource(registry, open_services), **(resources or {})},
     )
 
 

@@ -121,6 +121,11 @@ def _emit_missing(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick
         binding = machine.registry.get(run.job_name)
         if binding is None:
             continue
+        # the run may have died after it wrote events and before the ledger knew
+        written = events.materialized_in_run(instance, run_id, binding.asset)
+        machine.ledger.mark_emitted(
+            [a.attempt_id for a in machine.ledger.attempts_of_run(run_id) if a.partition_key in written]
+        )
         sent = emit_due(
             machine,
             instance,
@@ -129,7 +134,8 @@ def _emit_missing(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick
             step_key="",
             include_unchanged=run.status is not dg.DagsterRunStatus.SUCCESS,
         )
-        done.notes.append(f"run {run_id}: {sent} materializations were still to be written")
+        if sent:
+            done.notes.append(f"run {run_id}: {sent} materializations were still to be written")
 
 
 def emit_due(

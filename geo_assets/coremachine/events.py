@@ -76,6 +76,22 @@ def report_materializations(
     _report(instance, run_id, events)
 
 
+def materialized_in_run(instance: dg.DagsterInstance, run_id: str, asset: str) -> set[str]:
+    """Partition keys of an asset that the run's log says are materialized already."""
+    key = dg.AssetKey.from_user_string(asset)
+    found: set[str] = set()
+    cursor: str | None = None
+    while True:
+        page = instance.get_records_for_run(run_id, cursor, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        for record in page.records:
+            materialization = record.event_log_entry.asset_materialization
+            if materialization is not None and materialization.asset_key == key and materialization.partition:
+                found.add(materialization.partition)
+        if not page.has_more:
+            return found
+        cursor = page.cursor
+
+
 def report_checks(
     instance: dg.DagsterInstance,
     *,

@@ -31,7 +31,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from geo_assets.coremachine import legacy
 from geo_assets.coremachine.contract import Handler
 from geo_assets.coremachine.task_outcome import (
     TaskOutcome,
@@ -102,8 +101,13 @@ def find_handler(module: str, qualname: str) -> Handler:
     Raises:
         ImportError, AttributeError: there is none in this process.
     """
-    legacy.install()  # the module may be one written for the original
-    found: Any = importlib.import_module(module)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError:
+        from geo_assets.coremachine import legacy  # noqa: PLC0415 - only for modules written for the original
+
+        legacy.install()
+        found = importlib.import_module(module)
     for part in qualname.split("."):
         found = getattr(found, part)
     handler: Handler = found

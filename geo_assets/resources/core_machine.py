@@ -5,11 +5,9 @@ What belongs here: opening things once a process.  What does not: what they do.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
-from pydantic import PrivateAttr
-
 from geo_assets.coremachine.binding import Registry
 from geo_assets.coremachine.ledger import Ledger
 from geo_assets.coremachine.machine import CoreMachine
@@ -23,7 +21,7 @@ def open_ledger(url: str, *, patience_seconds: float) -> Ledger:
 
 
 class CoreMachineResource(dg.ConfigurableResource[CoreMachine]):
-    """Gives ops, checks and sensors the CoreMachine.
+    """Gives ops, checks and sensors the CoreMachine; made by :func:`core_machine_resource`.
 
     The ledger's URL may hold a password, so it comes from the settings and never stands in Dagster's config.
     """
@@ -31,25 +29,26 @@ class CoreMachineResource(dg.ConfigurableResource[CoreMachine]):
     patience_seconds: float = 60.0
     """How long a ledger operation waits for a database that is away or locked."""
 
-    _registry: Registry = PrivateAttr(default_factory=dict)
-    _services: Callable[[Settings], dict[str, Any]] = PrivateAttr(default=lambda _: {})
-
-    @classmethod
-    def of(
-        cls, registry: Registry, services: Callable[[Settings], dict[str, Any]], **config: Any
-    ) -> "CoreMachineResource":
-        """A resource for these workflows; ``services`` opens the stores when they are first needed."""
-        resource = cls(**config)
-        resource._registry = registry
-        resource._services = services
-        return resource
+    _registry: ClassVar[Registry]
+    _services: ClassVar[Callable[[Settings], dict[str, Any]]]
 
     def machine(self) -> CoreMachine:
         """The machine of this process."""
         settings = get_settings()
+        kind = type(self)
         return CoreMachine(
             ledger=open_ledger(settings.ledger_sqlalchemy_url, patience_seconds=self.patience_seconds),
-            registry=self._registry,
+            registry=kind._registry,
             settings=settings,
-            services=self._services(settings),
+            services=kind._services(settings),
         )
+
+
+def core_machine_resource(
+    registry: Registry, services: Callable[[Settings], dict[str, Any]], *, patience_seconds: float = 60.0
+) -> CoreMachineResource:
+    """A resource for these workflows; ``services`` opens the stores when they are first needed."""
+    # on a class of its own, because Dagster copies resources field by field
+    made = type("CoreMachine", (CoreMachineResource,), {"_registry": registry, "_services": staticmethod(services)})
+    resource: CoreMachineResource = made(patience_seconds=patience_seconds)
+    return resource
