@@ -217,6 +217,7 @@ def _service(config: pytest.Config, name: str) -> dict[str, str]:
     try:
         return config.stash[_SESSION].service(name)
     except ServiceMissingError as error:
-        if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
-            pytest.fail(f"CI needs {name}: {error}", pytrace=False)
-        pytest.skip(f"no {name}: {error}")
+        reason = str(error)
+    if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
+        pytest.fail(f"CI needs {name}: {reason}", pytrace=False)
+    pytest.skip(f"no {name}: {reason}")
