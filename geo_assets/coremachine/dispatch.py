@@ -24,6 +24,7 @@ WAVE_TAG = "geo_assets/wave"
 """Run tag with the wave id; also the sensor's run key."""
 
 _PARTITIONS_A_CALL = 5000
+_FINISHED = (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS)
 _ENDED = frozenset({dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED})
 
 
@@ -118,13 +119,15 @@ def _emit_missing(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick
         if run is None:  # deleted with its history: there is nothing to link to
             machine.ledger.mark_emitted([a.attempt_id for a in machine.ledger.attempts_of_run(run_id)])
             continue
-        binding = machine.registry.get(run.job_name)
+        owing = machine.ledger.attempts_of_run(run_id, statuses=_FINISHED)
+        # not by the run's job: Dagster has another name for it where partitions are materialized from the UI
+        binding = machine.registry.get(owing[0].job_type) if owing else None
         if binding is None:
             continue
         # the run may have died after it wrote events and before the ledger knew
         written = events.materialized_in_run(instance, run_id, binding.asset)
         machine.ledger.mark_emitted(
-            [a.attempt_id for a in machine.ledger.attempts_of_run(run_id) if a.partition_key in written]
+            [attempt.attempt_id for attempt in owing if attempt.partition_key in written]
         )
         sent = emit_due(
             machine,
@@ -152,8 +155,7 @@ def emit_due(
     A partition whose job found nothing to do is materialized only if it never was, or if ``include_unchanged``:
     in a run that fails it would turn red otherwise, because it was planned.
     """
-    good = [JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS]
-    owed = [a for a in machine.ledger.attempts_of_run(run_id, statuses=good) if not a.event_emitted]
+    owed = [a for a in machine.ledger.attempts_of_run(run_id, statuses=_FINISHED) if not a.event_emitted]
     nothing_done = [a for a in owed if a.outcome in (OutcomeKind.UNCHANGED, OutcomeKind.SKIPPED)]
     before: set[str] = set()
     if nothing_done and not include_unchanged:
@@ -187,7 +189,10 @@ def emit(
 
 
 def _add_partitions(machine: CoreMachine, instance: dg.DagsterInstance) -> None:
-    for (_, job_type), keys in machine.ledger.waiting_partitions().items():
+    settings = machine.settings
+    # more than the next waves take, so that a tick is short however long the queue is; a run adds its own as well
+    limit = settings.wave_size * (settings.waves_at_once + 1)
+    for (_, job_type), keys in machine.ledger.waiting_partitions(limit=limit).items():
         binding = machine.registry.get(job_type)
         if binding is not None:
             add_partitions(instance, binding, keys)

@@ -15,7 +15,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -23,16 +23,27 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind, TaskResult, TaskStatus
-from geo_assets.coremachine.ledger_tables import SCHEMA, attempts, jobs, sources_of, tasks, waves
+from geo_assets.coremachine.ledger_tables import (
+    MATERIALIZATION_OWED,
+    SCHEMA,
+    attempts,
+    jobs,
+    sources_of,
+    tasks,
+    to_json,
+    waves,
+)
 from geo_assets.errors import (
+    AccessDeniedError,
     GeoAssetsError,
     IllegalTransitionError,
     JobNotFoundError,
     LedgerUnavailableError,
     ParameterError,
+    SettingsError,
 )
 from geo_assets.redaction import redact
 
@@ -41,6 +52,8 @@ BULK_PRIORITY = 0
 
 _IN_LIMIT = 1000
 """Most values in one IN list."""
+
+_DISPATCH_LOCK = 0x67656F_776176  # "geowav": advisory lock so that two dispatchers count open waves one by one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,18 +290,25 @@ class Ledger:
         patience_seconds: how long an operation waits for a database that is away or locked.
 
     Raises:
+        SettingsError: the URL is malformed, or names a database that is not there or no database at all.
+        AccessDeniedError: the database refuses the user or password.
         SchemaVersionError: the database was written by a newer version of this code.
         LedgerUnavailableError: it cannot be reached within the patience.
     """
 
     def __init__(self, url: str, *, patience_seconds: float = 60.0) -> None:
         self._patience = patience_seconds
-        self._engine = _make_engine(url)
+        parsed = _parse_url(url)
+        self._label = redact(parsed.render_as_string(hide_password=True))
+        self._engine = _make_engine(parsed, self._label, patience_seconds)
         self._reader = self._engine.execution_options(geo_assets_read=True)
-        self._label = make_url(url).render_as_string(hide_password=True)
         from geo_assets.coremachine.migrations import ensure_schema  # noqa: PLC0415 - alembic only where needed
 
-        self._retry(lambda: ensure_schema(self._engine, self._label))
+        try:
+            self._retry(lambda: ensure_schema(self._engine, self._label))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close all connections."""
@@ -306,7 +326,9 @@ class Ledger:
 
         A job whose last attempt ended well is answered from the record if the source version is the same and the
         answer is not too old; one that waits, or is at work on the same source version, is left alone; anything
-        else (failed, cancelled, changed source, ``force``) gets a new attempt.
+        else (failed, cancelled, changed source, ``force``) gets a new attempt.  What waits reads the source when it
+        starts, so it takes over the newest source version; asked for more urgently, it leaves its place in a bulk
+        wave that no run has begun.
         """
         answers: list[Submitted] = []
         for chunk in _chunks(new_jobs, _IN_LIMIT):
@@ -317,45 +339,52 @@ class Ledger:
         now = _now()
         existing = self._jobs_by_key(c, [(new.job_type, new.job_id) for new in new_jobs], lock=True)
         busy = self._active_attempts(c, list(existing))
-        decisions: dict[tuple[str, str], Decision] = {}
+        decisions: list[Decision] = []
+        queued_here: set[tuple[str, str]] = set()
         job_rows: list[dict[str, Any]] = []
         attempt_rows: list[dict[str, Any]] = []
         for new in new_jobs:
             key = (new.job_type, new.job_id)
-            if key in decisions:
-                continue  # the same job twice in one submission is one job
             job = existing.get(key)
-            decision = _decide(new, job, busy.get(key, []), now)
-            decisions[key] = decision
-            if decision in (Decision.RECORDED, Decision.IN_PROGRESS):
-                continue
-            attempt_id = _new_id()
-            number = (job.attempts if job else 0) + 1
-            job_rows.append(_job_row(new, job, attempt_id, number, now))
-            attempt_rows.append(_attempt_row(new, attempt_id, number, now))
+            # the same job twice in one submission is one job
+            decision = Decision.IN_PROGRESS if key in queued_here else _decide(new, job, busy.get(key, []), now)
+            decisions.append(decision)
+            if decision in (Decision.CREATED, Decision.REQUEUED):
+                queued_here.add(key)
+                attempt_id = _new_id()
+                number = (job.attempts if job else 0) + 1
+                job_rows.append(_job_row(new, job, attempt_id, number, now))
+                attempt_rows.append(_attempt_row(new, attempt_id, number, now))
         if job_rows:
             self._upsert_jobs(c, job_rows)
             c.execute(attempts.insert(), attempt_rows)
-        urgent = [
-            (new.job_type, new.job_id)
-            for new in new_jobs
-            if decisions[new.job_type, new.job_id] is Decision.IN_PROGRESS and new.priority > BULK_PRIORITY
+        for new, decision in zip(new_jobs, decisions, strict=True):
+            if decision is Decision.IN_PROGRESS:
+                self._refresh_waiting(c, new, busy.get((new.job_type, new.job_id), []))
+        after = self._jobs_by_key(c, [(new.job_type, new.job_id) for new in new_jobs])
+        return [
+            Submitted(decision=decision, job=after[new.job_type, new.job_id])
+            for new, decision in zip(new_jobs, decisions, strict=True)
         ]
-        for job_type, job_id in urgent:
+
+    def _refresh_waiting(self, c: Connection, new: NewJob, active: Sequence[Attempt]) -> None:
+        waiting = next((attempt for attempt in active if attempt.status is JobStatus.QUEUED), None)
+        if waiting is None:
+            return
+        values: dict[str, Any] = {}
+        if new.source_version != waiting.source_version:
+            values["source_version"] = new.source_version
+        if new.priority > waiting.priority:
+            values.update(priority=new.priority, wave_id=None, position=None)
+        if values:
             c.execute(
                 attempts.update()
                 .where(
-                    attempts.c.job_type == job_type,
-                    attempts.c.job_id == job_id,
+                    attempts.c.attempt_id == waiting.attempt_id,
                     attempts.c.status == JobStatus.QUEUED.value,
                 )
-                .values(priority=INTERACTIVE_PRIORITY)
+                .values(**values)
             )
-        after = self._jobs_by_key(c, list(decisions))
-        return [
-            Submitted(decision=decisions[new.job_type, new.job_id], job=after[new.job_type, new.job_id])
-            for new in new_jobs
-        ]
 
     def _upsert_jobs(self, c: Connection, rows: list[dict[str, Any]]) -> None:
         insert = sqlite.insert if c.dialect.name == "sqlite" else postgresql.insert
@@ -407,10 +436,14 @@ class Ledger:
         waves at most ``waves_at_once`` of one workflow are open.  ``only_jobs`` restricts the choice.
         """
         made: list[Wave] = []
+        only = {(job.job_type, job.job_id) for job in only_jobs}
         for job_type, priority in self._read(self._waiting_groups):
+            ids = sorted(job_id for only_type, job_id in only if only_type == job_type)
+            if only and not ids:
+                continue
             while True:
                 wave = self._write(
-                    lambda c, t=job_type, p=priority: self._assign_one(c, t, p, wave_size, waves_at_once, only_jobs)  # type: ignore[misc]
+                    lambda c, t=job_type, p=priority, i=ids: self._assign_one(c, t, p, wave_size, waves_at_once, i)  # type: ignore[misc]
                 )
                 if wave is None:
                     break
@@ -426,23 +459,61 @@ class Ledger:
         )
         return [(row.job_type, row.priority) for row in c.execute(query)]
 
-    def _assign_one(  # noqa: PLR0913
+    def _assign_one(
         self,
         c: Connection,
         job_type: str,
         priority: int,
         wave_size: int,
         waves_at_once: int,
-        only_jobs: Sequence[Job],
+        only_ids: Sequence[str],
     ) -> Wave | None:
-        if priority <= BULK_PRIORITY:
-            open_waves = c.execute(
-                sa.select(sa.func.count())
-                .select_from(waves)
-                .where(waves.c.open, waves.c.job_type == job_type, waves.c.priority <= BULK_PRIORITY)
-            ).scalar_one()
-            if open_waves >= waves_at_once:
-                return None
+        if c.dialect.name == "postgresql":  # SQLite has one writer at a time anyway
+            c.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _DISPATCH_LOCK})
+        if priority <= BULK_PRIORITY and self._open_bulk_waves(c, job_type) >= waves_at_once:
+            return None
+        chosen = self._choose(c, job_type, priority, wave_size, only_ids)
+        if not chosen:
+            return None
+        wave = Wave(wave_id=f"wave-{_new_id()}", job_type=job_type, priority=priority, size=len(chosen))
+        c.execute(
+            attempts.update()
+            .where(
+                attempts.c.attempt_id == sa.bindparam("b_attempt"),
+                attempts.c.status == JobStatus.QUEUED.value,
+                attempts.c.wave_id.is_(None),
+            )
+            .values(wave_id=wave.wave_id, position=sa.bindparam("b_position")),
+            [{"b_attempt": attempt_id, "b_position": index} for index, attempt_id in enumerate(chosen)],
+        )
+        won = c.execute(
+            sa.select(sa.func.count()).select_from(attempts).where(attempts.c.wave_id == wave.wave_id)
+        ).scalar_one()
+        if won == 0:  # a run or a cancellation was faster with every one
+            return None
+        c.execute(
+            waves.insert().values(
+                wave_id=wave.wave_id,
+                job_type=job_type,
+                priority=priority,
+                size=won,
+                open=True,
+                created_at=_now(),
+            )
+        )
+        return replace(wave, size=won)
+
+    def _open_bulk_waves(self, c: Connection, job_type: str) -> int:
+        return c.execute(
+            sa.select(sa.func.count())
+            .select_from(waves)
+            .where(waves.c.open, waves.c.job_type == job_type, waves.c.priority <= BULK_PRIORITY)
+        ).scalar_one()
+
+    def _choose(
+        self, c: Connection, job_type: str, priority: int, wave_size: int, only_ids: Sequence[str]
+    ) -> list[str]:
+        """Waiting attempts for one wave, oldest first, no partition twice nor one that is at work or in a wave."""
         other = attempts.alias("other")
         taken = (
             sa.select(sa.literal(1))
@@ -469,40 +540,14 @@ class Ledger:
             .order_by(attempts.c.attempt_id)
             .limit(wave_size)
         )
-        if only_jobs:
-            query = query.where(attempts.c.job_id.in_([job.job_id for job in only_jobs][:_IN_LIMIT]))
+        queries = [query.where(attempts.c.job_id.in_(ids)) for ids in _chunks(only_ids, _IN_LIMIT)] or [query]
         chosen: dict[tuple[str, str], str] = {}
-        for row in c.execute(query):
-            chosen.setdefault((row.asset, row.partition_key), row.attempt_id)
-        if not chosen:
-            return None
-        wave = Wave(wave_id=f"wave-{_new_id()}", job_type=job_type, priority=priority, size=len(chosen))
-        c.execute(
-            attempts.update()
-            .where(
-                attempts.c.attempt_id == sa.bindparam("b_attempt"),
-                attempts.c.status == JobStatus.QUEUED.value,
-                attempts.c.wave_id.is_(None),
-            )
-            .values(wave_id=wave.wave_id, position=sa.bindparam("b_position")),
-            [{"b_attempt": attempt_id, "b_position": index} for index, attempt_id in enumerate(chosen.values())],
-        )
-        won = c.execute(
-            sa.select(sa.func.count()).select_from(attempts).where(attempts.c.wave_id == wave.wave_id)
-        ).scalar_one()
-        if won == 0:  # another dispatcher was faster with every one
-            return None
-        c.execute(
-            waves.insert().values(
-                wave_id=wave.wave_id,
-                job_type=job_type,
-                priority=priority,
-                size=won,
-                open=True,
-                created_at=_now(),
-            )
-        )
-        return Wave(wave_id=wave.wave_id, job_type=job_type, priority=priority, size=won)
+        for one in queries:
+            for row in c.execute(one):
+                chosen.setdefault((row.asset, row.partition_key), row.attempt_id)
+            if len(chosen) >= wave_size:
+                break
+        return list(chosen.values())[:wave_size]
 
     def open_waves(self) -> list[Wave]:
         """Waves whose run has not been seen to end, most urgent and oldest first."""
@@ -527,17 +572,19 @@ class Ledger:
         def work(c: Connection) -> int:
             now = _now()
             left = self._attempts_where(
-                c, attempts.c.wave_id == wave_id, attempts.c.status == JobStatus.QUEUED.value
+                c, attempts.c.wave_id == wave_id, attempts.c.status == JobStatus.QUEUED.value, lock=True
             )
+            ending: list[Settlement] = []
             for attempt in left:
                 if cancelled:
-                    self._settle_one(c, _cancellation(attempt, "the run was terminated before it started"), now)
+                    ending.append(_cancellation(attempt, "the run was terminated before it started"))
                 elif count_release and attempt.releases >= max_releases:
                     message = (
                         f"no run could start this job, {attempt.releases + 1} times over; not tried again by itself"
                         " (look at the failed runs, then retry)"
                     )
-                    self._settle_one(c, _failure(attempt, message), now)
+                    ending.append(_failure(attempt, message))
+            self._settle_all(c, ending, now)
             c.execute(
                 attempts.update()
                 .where(attempts.c.wave_id == wave_id, attempts.c.status == JobStatus.QUEUED.value)
@@ -560,19 +607,21 @@ class Ledger:
             ).scalar_one()
         )
 
-    def waiting_partitions(self) -> dict[tuple[str, str], list[str]]:
-        """Partition keys of queued attempts without a wave, by (asset, job type)."""
+    def waiting_partitions(self, *, limit: int) -> dict[tuple[str, str], list[str]]:
+        """Partition keys of queued attempts without a wave, by (asset, job type): those of the first ``limit``."""
 
         def query(c: Connection) -> dict[tuple[str, str], list[str]]:
-            found: dict[tuple[str, str], list[str]] = {}
+            found: dict[tuple[str, str], dict[str, None]] = {}
             rows = c.execute(
                 sa.select(attempts.c.asset, attempts.c.job_type, attempts.c.partition_key)
                 .where(attempts.c.status == JobStatus.QUEUED.value, attempts.c.wave_id.is_(None))
-                .distinct()
+                .order_by(attempts.c.priority.desc(), attempts.c.attempt_id)
+                .limit(limit)
             )
             for row in rows:
-                found.setdefault((row.asset, row.job_type), []).append(row.partition_key)
-            return found
+                keys = found.setdefault((row.asset, row.job_type), {})
+                keys[row.partition_key] = None
+            return {key: list(partitions) for key, partitions in found.items()}
 
         return self._read(query)
 
@@ -613,7 +662,12 @@ class Ledger:
             now = _now()
             busy: list[NewJob] = []
             ids: list[str] = []
+            seen: set[tuple[str, str]] = set()
             for new in new_jobs:
+                if (new.asset, new.partition_key) in seen:  # two jobs of one partition: the first has it
+                    busy.append(new)
+                    continue
+                seen.add((new.asset, new.partition_key))
                 held = c.execute(
                     sa.select(attempts.c.run_id).where(
                         attempts.c.asset == new.asset,
@@ -638,16 +692,21 @@ class Ledger:
                     number = (job.attempts if job else 0) + 1
                     self._upsert_jobs(c, [_job_row(new, job, waiting, number, now)])
                     c.execute(attempts.insert(), [_attempt_row(new, waiting, number, now)])
+                else:
+                    c.execute(
+                        attempts.update()
+                        .where(attempts.c.attempt_id == waiting)
+                        .values(source_version=new.source_version)
+                    )
                 ids.append(waiting)
-            self._claim(c, ids, run_id)
-            mine = self._attempts_where(c, attempts.c.run_id == run_id)
-            claimed = {attempt.partition_key for attempt in mine}
-            busy.extend(new for new in new_jobs if new.partition_key not in claimed and new not in busy)
-            return mine, busy
+            # where another run takes a partition meanwhile, all of this is done again and finds it busy
+            self._claim(c, ids, run_id, whole=True)
+            return self._attempts_where(c, attempts.c.run_id == run_id), busy
 
         return self._write(work)
 
-    def _claim(self, c: Connection, attempt_ids: Sequence[str], run_id: str) -> None:
+    def _claim(self, c: Connection, attempt_ids: Sequence[str], run_id: str, *, whole: bool = False) -> None:
+        """Give queued attempts to a run; those of a busy partition are left out, or (``whole``) fail the lot."""
         offset = c.execute(
             sa.select(sa.func.coalesce(sa.func.max(attempts.c.position), -1)).where(attempts.c.run_id == run_id)
         ).scalar_one()
@@ -676,11 +735,14 @@ class Ledger:
                 if parameters:
                     c.execute(statement, parameters)
         except sa.exc.IntegrityError:
+            if whole:
+                raise
             # another attempt of one of these partitions is at work: that one waits, the others go on
             for parameter in parameters:
                 with contextlib.suppress(sa.exc.IntegrityError), c.begin_nested():
                     c.execute(statement, [parameter])
-        claimed = [attempt.attempt_id for attempt in self._attempts_where(c, attempts.c.run_id == run_id)]
+        at_work = attempts.c.status == JobStatus.PROCESSING.value
+        claimed = [attempt.attempt_id for attempt in self._attempts_where(c, attempts.c.run_id == run_id, at_work)]
         self._mirror(c, claimed, {"status": JobStatus.PROCESSING.value, "run_id": run_id, "updated_at": now})
 
     def _mirror(self, c: Connection, attempt_ids: Sequence[str], values: Mapping[str, Any]) -> None:
@@ -723,8 +785,12 @@ class Ledger:
 
         return self._read(query)
 
-    def _attempts_where(self, c: Connection, *conditions: sa.ColumnElement[bool]) -> list[Attempt]:
+    def _attempts_where(
+        self, c: Connection, *conditions: sa.ColumnElement[bool], lock: bool = False
+    ) -> list[Attempt]:
         query = _attempt_query().where(*conditions).order_by(attempts.c.position, attempts.c.attempt_id)
+        if lock:  # a run that writes a result at this moment is waited for, and what it settled is left alone
+            query = query.with_for_update(of=attempts)
         return [_attempt(row) for row in c.execute(query)]
 
     # --- recovery -----------------------------------------------------------------------------------------
@@ -749,47 +815,42 @@ class Ledger:
         def work(c: Connection) -> tuple[int, int]:
             now = _now()
             held = self._attempts_where(
-                c, attempts.c.run_id == run_id, attempts.c.status == JobStatus.PROCESSING.value
+                c, attempts.c.run_id == run_id, attempts.c.status == JobStatus.PROCESSING.value, lock=True
             )
-            again = [attempt for attempt in held if attempt.releases < max_releases and not attempt.cancel_requested]
-            given_up = [attempt for attempt in held if attempt not in again]
-            released = 0
-            for attempt in again:
-                if self._has_queued_sibling(c, attempt):
-                    # a newer submission of the job waits already: this attempt has nothing left to do
-                    given_up.append(attempt)
-                    continue
-                c.execute(
-                    attempts.update()
-                    .where(attempts.c.attempt_id == attempt.attempt_id)
-                    .values(
-                        status=JobStatus.QUEUED.value,
-                        run_id=None,
-                        wave_id=None,
-                        position=None,
-                        planned=False,
-                        stage=1,
-                        stage_results={},
-                        releases=attempt.releases + 1,
+            ending: list[Settlement] = []
+            for attempt in held:
+                ended = f"the run {run_id} ended before this job did"
+                if attempt.cancel_requested:
+                    ending.append(_cancellation(attempt, "cancelled on request; its run had ended"))
+                elif self._has_queued_sibling(c, attempt):
+                    ending.append(_failure(attempt, f"{ended}; a newer attempt of the job waits already"))
+                elif attempt.releases >= max_releases:
+                    message = (
+                        f"{ended}, {attempt.releases + 1} time(s) over; not tried again by itself"
+                        " (look at the run's log, then retry)"
                     )
-                )
-                c.execute(tasks.delete().where(tasks.c.attempt_id == attempt.attempt_id))
-                self._mirror(c, [attempt.attempt_id], {"status": JobStatus.QUEUED.value, "stage": 1, "updated_at": now})
-                released += 1
-            for attempt in given_up:
-                message = (
-                    f"the run {run_id} ended before this job did, {attempt.releases + 1} time(s) over; not tried"
-                    " again by itself (look at the run's log, then retry)"
-                )
-                settlement = (
-                    _cancellation(attempt, "cancelled on request; its run had ended")
-                    if attempt.cancel_requested
-                    else _failure(attempt, message)
-                )
-                self._settle_one(c, settlement, now)
-            return released, len(given_up)
+                    ending.append(_failure(attempt, message))
+                else:
+                    self._queue_again(c, attempt, now)
+            self._settle_all(c, ending, now, ends_tasks=True)
+            return len(held) - len(ending), len(ending)
 
         return self._write(work)
+
+    def _queue_again(self, c: Connection, attempt: Attempt, now: datetime) -> None:
+        fresh: dict[str, Any] = {
+            "status": JobStatus.QUEUED.value,
+            "run_id": None,
+            "stage": 1,
+            "stage_results": {},
+        }
+        c.execute(
+            attempts.update()
+            .where(attempts.c.attempt_id == attempt.attempt_id, _may_become(JobStatus.QUEUED))
+            .values(**fresh, wave_id=None, position=None, planned=False, releases=attempt.releases + 1)
+        )
+        c.execute(tasks.delete().where(tasks.c.attempt_id == attempt.attempt_id))
+        self._mirror(c, [attempt.attempt_id], {**fresh, "updated_at": now})
 
     def cancel_run(self, run_id: str, reason: str) -> list[str]:
         """Cancel what the run has not finished; returns the attempt ids."""
@@ -797,10 +858,9 @@ class Ledger:
         def work(c: Connection) -> list[str]:
             now = _now()
             held = self._attempts_where(
-                c, attempts.c.run_id == run_id, attempts.c.status == JobStatus.PROCESSING.value
+                c, attempts.c.run_id == run_id, attempts.c.status == JobStatus.PROCESSING.value, lock=True
             )
-            for attempt in held:
-                self._settle_one(c, _cancellation(attempt, reason), now)
+            self._settle_all(c, [_cancellation(attempt, reason) for attempt in held], now)
             return [attempt.attempt_id for attempt in held]
 
         return self._write(work)
@@ -815,9 +875,9 @@ class Ledger:
         def work(c: Connection) -> tuple[int, int]:
             now = _now()
             mine = sa.and_(attempts.c.job_type == job_type, attempts.c.job_id == job_id)
-            waiting = self._attempts_where(c, mine, attempts.c.status == JobStatus.QUEUED.value)
-            for attempt in waiting:
-                self._settle_one(c, _cancellation(attempt, "cancelled on request before it started"), now)
+            waiting = self._attempts_where(c, mine, attempts.c.status == JobStatus.QUEUED.value, lock=True)
+            reason = "cancelled on request before it started"
+            self._settle_all(c, [_cancellation(attempt, reason) for attempt in waiting], now)
             asked = c.execute(
                 attempts.update()
                 .where(mine, attempts.c.status == JobStatus.PROCESSING.value)
@@ -990,59 +1050,112 @@ class Ledger:
             wanted = {settlement.attempt_id for settlement in settlements}
             owned = self._owned(c, run_id, wanted)
             now = _now()
-            for settlement in settlements:
-                if settlement.attempt_id in owned:
-                    self._settle_one(c, settlement, now)
-            # a commit whose answer was lost is asked for again: what this run settled already is not lost
-            ours = {
-                row.attempt_id
-                for row in c.execute(
-                    sa.select(attempts.c.attempt_id).where(
-                        attempts.c.attempt_id.in_(list(wanted - owned)), attempts.c.run_id == run_id
+            self._settle_all(c, [one for one in settlements if one.attempt_id in owned], now)
+            # a commit whose answer was lost is asked for again: what this run settled in just this way is not lost;
+            # what was cancelled or given up meanwhile is, though its run is still on record
+            ours: set[str] = set()
+            asked = {settlement.attempt_id: settlement for settlement in settlements}
+            for chunk in _chunks(sorted(wanted - owned), _IN_LIMIT):
+                rows = c.execute(
+                    sa.select(attempts.c.attempt_id, attempts.c.status, attempts.c.outcome).where(
+                        attempts.c.attempt_id.in_(chunk), attempts.c.run_id == run_id
                     )
                 )
-            }
+                ours.update(
+                    row.attempt_id
+                    for row in rows
+                    if (row.status, row.outcome) == (asked[row.attempt_id].status, asked[row.attempt_id].outcome)
+                )
             return wanted - owned - ours
 
         return self._write(work)
 
-    def _settle_one(self, c: Connection, settlement: Settlement, now: datetime) -> None:
+    def _settle_all(
+        self, c: Connection, settlements: Iterable[Settlement], now: datetime, *, ends_tasks: bool = False
+    ) -> None:
+        """The one place where attempts end; with ``ends_tasks``, their unfinished tasks are cancelled."""
+        by_status: dict[JobStatus, list[Settlement]] = {}
+        for settlement in settlements:
+            by_status.setdefault(settlement.status, []).append(settlement)
+        for status, group in by_status.items():
+            self._settle_alike(c, status, group, now)
+            if ends_tasks or status is JobStatus.CANCELLED:
+                self._end_tasks(c, [settlement.attempt_id for settlement in group], now)
+
+    def _settle_alike(self, c: Connection, status: JobStatus, group: Sequence[Settlement], now: datetime) -> None:
+        parameters = [
+            {
+                "b_attempt": settlement.attempt_id,
+                "b_outcome": settlement.outcome.value,
+                "b_reason": settlement.reason,
+                "b_error": settlement.error_details,
+                "b_traceback": settlement.traceback,
+                "b_result": dict(settlement.result_data) if settlement.result_data is not None else None,
+                "b_stage": settlement.stage,
+                "b_results": dict(settlement.stage_results),
+                "now": now,
+            }
+            for settlement in group
+        ]
         values: dict[str, Any] = {
-            "status": settlement.status.value,
-            "outcome": settlement.outcome.value,
-            "reason": settlement.reason,
-            "error_details": settlement.error_details,
-            "stage": settlement.stage,
-            "stage_results": dict(settlement.stage_results),
+            "status": status.value,
+            "outcome": sa.bindparam("b_outcome"),
+            "reason": sa.bindparam("b_reason"),
+            "error_details": sa.bindparam("b_error"),
+            "stage": sa.bindparam("b_stage"),
+            "stage_results": sa.bindparam("b_results"),
         }
-        result = dict(settlement.result_data) if settlement.result_data is not None else None
-        changed = c.execute(
+        c.execute(
             attempts.update()
-            .where(
-                attempts.c.attempt_id == settlement.attempt_id,
-                _may_become(settlement.status),
+            .where(attempts.c.attempt_id == sa.bindparam("b_attempt"), _may_become(status))
+            .values(
+                **values,
+                traceback=sa.bindparam("b_traceback"),
+                result_data=sa.bindparam("b_result"),
+                ended_at=sa.bindparam("now"),
+            ),
+            parameters,
+        )
+        self._require_settled(c, status, group, now)
+        if status is not JobStatus.CANCELLED:  # a cancelled job keeps the result it had
+            values["result_data"] = sa.bindparam("b_result")
+        source = sa.select(attempts.c.source_version).where(attempts.c.attempt_id == sa.bindparam("b_attempt"))
+        c.execute(
+            jobs.update()
+            .where(jobs.c.latest_attempt == sa.bindparam("b_attempt"))
+            .values(
+                **values,
+                source_version=source.scalar_subquery(),
+                updated_at=sa.bindparam("now"),
+                completed_at=sa.bindparam("now"),
+            ),
+            parameters,
+        )
+
+    def _require_settled(self, c: Connection, status: JobStatus, group: Sequence[Settlement], now: datetime) -> None:
+        for chunk in _chunks(group, _IN_LIMIT):
+            ids = [settlement.attempt_id for settlement in chunk]
+            changed = set(
+                c.execute(
+                    sa.select(attempts.c.attempt_id).where(
+                        attempts.c.attempt_id.in_(ids), attempts.c.status == status.value, attempts.c.ended_at == now
+                    )
+                ).scalars()
             )
-            .values(**values, traceback=settlement.traceback, result_data=result, ended_at=now)
-        ).rowcount
-        if not changed:
-            msg = (
-                f"attempt {settlement.attempt_id} cannot become {settlement.status.value} from where it stands;"
-                " look at it with 'geo-assets status'"
-            )
-            raise IllegalTransitionError(msg)
-        job_values: dict[str, Any] = {**values, "updated_at": now, "completed_at": now}
-        if result is not None or settlement.status is not JobStatus.CANCELLED:
-            job_values["result_data"] = result
-        source = sa.select(attempts.c.source_version).where(attempts.c.attempt_id == settlement.attempt_id)
-        job_values["source_version"] = source.scalar_subquery()
-        self._mirror(c, [settlement.attempt_id], job_values)
-        if settlement.status is JobStatus.CANCELLED:
+            refused = next((attempt_id for attempt_id in ids if attempt_id not in changed), None)
+            if refused is not None:
+                msg = (
+                    f"attempt {refused} cannot become {status.value} from where it stands;"
+                    " look at its job with 'geo-assets status'"
+                )
+                raise IllegalTransitionError(msg)
+
+    def _end_tasks(self, c: Connection, attempt_ids: Sequence[str], now: datetime) -> None:
+        unfinished = [TaskStatus.QUEUED.value, TaskStatus.PROCESSING.value]
+        for chunk in _chunks(attempt_ids, _IN_LIMIT):
             c.execute(
                 tasks.update()
-                .where(
-                    tasks.c.attempt_id == settlement.attempt_id,
-                    tasks.c.status.in_([TaskStatus.QUEUED.value, TaskStatus.PROCESSING.value]),
-                )
+                .where(tasks.c.attempt_id.in_(chunk), tasks.c.status.in_(unfinished))
                 .values(status=TaskStatus.CANCELLED.value, outcome=OutcomeKind.CANCELLED.value, updated_at=now)
             )
 
@@ -1051,26 +1164,21 @@ class Ledger:
 
         def work(c: Connection) -> set[str]:
             now = _now()
-            wanted = sorted({key[0] for key in keys})
-            if keys:
-                c.execute(
-                    tasks.update().where(*_TASK_KEY).values(heartbeat=sa.bindparam("now")),
-                    [{**_task_key(key), "now": now} for key in keys],
-                )
+            wanted = {key[0] for key in keys}
+            owned = self._owned(c, run_id, wanted)
+            parameters = [{**_task_key(key), "now": now} for key in keys if key[0] in owned]
+            if parameters:
+                c.execute(tasks.update().where(*_TASK_KEY).values(heartbeat=sa.bindparam("now")), parameters)
             going_on: set[str] = set()
-            for chunk in _chunks(wanted, _IN_LIMIT):
-                mine = sa.and_(
-                    attempts.c.attempt_id.in_(chunk),
-                    attempts.c.run_id == run_id,
-                    attempts.c.status == JobStatus.PROCESSING.value,
-                )
+            for chunk in _chunks(sorted(owned), _IN_LIMIT):
+                mine = attempts.c.attempt_id.in_(chunk)
                 c.execute(attempts.update().where(mine).values(heartbeat=now))
                 going_on.update(
                     c.execute(
                         sa.select(attempts.c.attempt_id).where(mine, attempts.c.cancel_requested.is_(False))
                     ).scalars()
                 )
-            return set(wanted) - going_on
+            return wanted - going_on
 
         return self._write(work)
 
@@ -1132,16 +1240,11 @@ class Ledger:
 
     def unemitted_runs(self, *, limit: int = 50) -> list[str]:
         """Runs with finished attempts whose materialization may still be due."""
-        ended = [JobStatus.COMPLETED.value, JobStatus.COMPLETED_WITH_ERRORS.value]
         return self._read(
             lambda c: list(
                 c.execute(
                     sa.select(attempts.c.run_id)
-                    .where(
-                        attempts.c.status.in_(ended),
-                        attempts.c.event_emitted.is_(False),
-                        attempts.c.run_id.is_not(None),
-                    )
+                    .where(MATERIALIZATION_OWED, attempts.c.run_id.is_not(None))
                     .distinct()
                     .limit(limit)
                 ).scalars()
@@ -1160,10 +1263,8 @@ class Ledger:
                         .where(
                             attempts.c.asset == asset,
                             attempts.c.partition_key.in_(chunk),
+                            # one that had nothing to do was either written itself or came after one that was
                             attempts.c.event_emitted,
-                            attempts.c.outcome.in_(
-                                [OutcomeKind.CREATED.value, OutcomeKind.UPDATED.value, OutcomeKind.FAILED.value]
-                            ),
                             attempts.c.status.in_(
                                 [JobStatus.COMPLETED.value, JobStatus.COMPLETED_WITH_ERRORS.value]
                             ),
@@ -1182,16 +1283,17 @@ class Ledger:
 
         Raises:
             JobNotFoundError: none matches.
-            ParameterError: several match; names their types.
+            ParameterError: several match (names their types), or the beginning is too short.
         """
         prefix_length = 8
-        if len(job_id) < prefix_length:
+        every = jobs.select() if job_type is None else jobs.select().where(jobs.c.job_type == job_type)
+        # the whole id counts before a beginning: ids of legacy classes may be of any length and any case
+        found = self._jobs_where(every, jobs.c.job_id == job_id)
+        if not found and len(job_id) < prefix_length:
             msg = f"'{job_id}' is too short for a job id: give at least its first {prefix_length} characters"
             raise ParameterError(msg)
-        query = jobs.select().where(jobs.c.job_id.startswith(job_id.lower(), autoescape=True)).limit(20)
-        if job_type is not None:
-            query = query.where(jobs.c.job_type == job_type)
-        found = self._read(lambda c: [_job(row) for row in c.execute(query)])
+        if not found:
+            found = self._jobs_where(every, sa.func.lower(jobs.c.job_id).startswith(job_id.lower(), autoescape=True))
         if not found:
             of_type = f" of type '{job_type}'" if job_type else ""
             msg = f"no job{of_type} with the id '{job_id}' is in the ledger; list them with 'geo-assets jobs'"
@@ -1202,6 +1304,9 @@ class Ledger:
             raise ParameterError(msg)
         return found[0]
 
+    def _jobs_where(self, query: sa.Select[Any], condition: sa.ColumnElement[bool]) -> list[Job]:
+        return self._read(lambda c: [_job(row) for row in c.execute(query.where(condition).limit(20))])
+
     def latest_job(self, asset: str, partition_key: str, job_type: str) -> Job | None:
         """The job that was last submitted for a partition."""
 
@@ -1209,7 +1314,7 @@ class Ledger:
             row = c.execute(
                 jobs.select()
                 .where(jobs.c.asset == asset, jobs.c.partition_key == partition_key, jobs.c.job_type == job_type)
-                .order_by(jobs.c.updated_at.desc())
+                .order_by(jobs.c.latest_attempt.desc())  # sorts by the time of its submission
                 .limit(1)
             ).first()
             return _job(row) if row is not None else None
@@ -1225,7 +1330,8 @@ class Ledger:
 
     def failures_by_reason(self, which: JobFilter | None = None) -> list[tuple[str, str, int]]:
         """(asset, reason, how many) of jobs that need attention, most frequent first."""
-        base = _filtered(which or JobFilter(statuses=FAILED_STATUSES)).subquery()
+        which = which or JobFilter()
+        base = _filtered(replace(which, statuses=which.statuses or FAILED_STATUSES)).subquery()
         reason = sa.func.coalesce(base.c.reason, base.c.error_details, base.c.status)
         query = (
             sa.select(base.c.asset, reason.label("why"), sa.func.count().label("how_many"))
@@ -1281,37 +1387,35 @@ class Ledger:
         limit: int | None = None,
     ) -> Iterator[TaskRow]:
         """Tasks by (stage, integer index), read 2,000 at a time; ``first``/``last`` bound the index, inclusive."""
-        page = 2000
+        conditions = [tasks.c.stage == stage] if stage is not None else []
+        conditions += [tasks.c.task_index >= first] if first is not None else []
+        conditions += [tasks.c.task_index <= last] if last is not None else []
+        conditions += [tasks.c.status.in_([status.value for status in statuses])] if statuses else []
         for chunk in _chunks(attempt_ids, _IN_LIMIT):
             query = (
                 tasks.select()
-                .where(tasks.c.attempt_id.in_(chunk))
+                .where(tasks.c.attempt_id.in_(chunk), *conditions)
                 .order_by(tasks.c.attempt_id, tasks.c.stage, tasks.c.task_index)
             )
-            if stage is not None:
-                query = query.where(tasks.c.stage == stage)
-            if first is not None:
-                query = query.where(tasks.c.task_index >= first)
-            if last is not None:
-                query = query.where(tasks.c.task_index <= last)
-            if statuses:
-                query = query.where(tasks.c.status.in_([status.value for status in statuses]))
-            after: tuple[str, int, int] | None = None
-            while True:
-                paged = query.limit(min(page, limit) if limit is not None else page)
-                if after is not None:
-                    paged = paged.where(
-                        sa.tuple_(tasks.c.attempt_id, tasks.c.stage, tasks.c.task_index) > sa.tuple_(*after)
-                    )
-                rows = self._read(lambda c, q=paged: [_task(row) for row in c.execute(q)])  # type: ignore[misc]
+            for rows in self._task_pages(query, limit):
                 yield from rows
-                if limit is not None:
-                    limit -= len(rows)
-                    if limit <= 0:
-                        return
-                if len(rows) < page:
-                    break
-                after = (rows[-1].attempt_id, rows[-1].stage, rows[-1].task_index)
+                limit = None if limit is None else limit - len(rows)
+
+    def _task_pages(self, query: sa.Select[Any], limit: int | None) -> Iterator[list[TaskRow]]:
+        page = 2000
+        key = sa.tuple_(tasks.c.attempt_id, tasks.c.stage, tasks.c.task_index)
+        paged = query
+        while limit is None or limit > 0:
+            wanted = page if limit is None else min(page, limit)
+            now = paged.limit(wanted)
+            rows = self._read(lambda c, q=now: [_task(row) for row in c.execute(q)])  # type: ignore[misc]
+            yield rows
+            if len(rows) < wanted:
+                return
+            if limit is not None:
+                limit -= len(rows)
+            after = (rows[-1].attempt_id, rows[-1].stage, rows[-1].task_index)
+            paged = query.where(key > sa.tuple_(*(sa.literal(value) for value in after)))
 
     def task_spans(self, run_id: str, stage: int) -> list[tuple[str, int, int]]:
         """(attempt id, position, number of tasks) of the run's attempts at work that have tasks in a stage."""
@@ -1394,7 +1498,10 @@ class Ledger:
                 raise
             except sa.exc.DBAPIError as error:
                 if not _worth_retrying(error):
-                    raise
+                    clear = _explained(error, self._label)
+                    if clear is None:
+                        raise
+                    raise clear from None
                 if time.monotonic() >= deadline:
                     cause = redact(str(error.orig)).strip()
                     msg = (
@@ -1580,33 +1687,63 @@ def _chunks[T](items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 # --- engine --------------------------------------------------------------------------------------------------
 
 
-def _make_engine(url: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        if parsed.database and parsed.database != ":memory:":
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(parsed, hide_parameters=True)
-        sa.event.listen(engine, "connect", _configure_sqlite)
+_SQLITE_WAIT_MS = 2000
+"""Longest wait for SQLite's lock inside the driver, where no signal is heard; the retries above add up to the rest."""
+
+_CONNECT_SECONDS = 10
+
+
+def _parse_url(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (sa.exc.ArgumentError, ValueError):  # its text may be a password
+        msg = "GEO_ASSETS_LEDGER_URL is not a database URL; examples: sqlite:////path/ledger.db, postgresql://…"
+        raise SettingsError(msg) from None
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        msg = f"GEO_ASSETS_LEDGER_URL: {backend} is not supported; use sqlite or postgresql+psycopg2"
+        raise SettingsError(msg)
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+        msg = "GEO_ASSETS_LEDGER_URL: SQLite needs a file, as several processes share the ledger"
+        raise SettingsError(msg)
+    return parsed
+
+
+def _make_engine(url: URL, label: str, patience_seconds: float) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        try:
+            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = error.strerror or str(error)
+            msg = f"the ledger {label} cannot be made: {why}; set GEO_ASSETS_HOME to a folder you may write to"
+            raise SettingsError(msg) from None
+        engine = sa.create_engine(url, hide_parameters=True, json_serializer=to_json)
+        wait = min(_SQLITE_WAIT_MS, round(patience_seconds * 1000))
+        sa.event.listen(engine, "connect", lambda connection, _record: _configure_sqlite(connection, wait))
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
-    if parsed.get_backend_name() == "postgresql":
-        return sa.create_engine(
-            parsed,
-            hide_parameters=True,
-            executemany_mode="values_plus_batch",
-            pool_pre_ping=True,
-            execution_options={"schema_translate_map": {None: SCHEMA}},
-            connect_args={"application_name": "geo_assets"},
-        )
-    msg = f"GEO_ASSETS_LEDGER_URL: {parsed.get_backend_name()} is not supported; use sqlite or postgresql+psycopg2"
-    raise ParameterError(msg)
+    return sa.create_engine(
+        url,
+        hide_parameters=True,
+        json_serializer=to_json,
+        executemany_mode="values_plus_batch",
+        pool_pre_ping=True,
+        execution_options={"schema_translate_map": {None: SCHEMA}},
+        connect_args={
+            "application_name": "geo_assets",
+            "connect_timeout": _CONNECT_SECONDS,
+            # a server that vanished without a word is noticed within a minute
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+        },
+    )
 
 
-def _configure_sqlite(connection: Any, record: Any) -> None:  # noqa: ANN401 - the driver's own types
-    del record
+def _configure_sqlite(connection: Any, wait_ms: int) -> None:
     connection.isolation_level = None  # transactions are begun below, by us
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    for pragma in (f"busy_timeout={wait_ms}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -1620,10 +1757,26 @@ def _begin_sqlite(connection: Connection) -> None:
 def _worth_retrying(error: sa.exc.DBAPIError) -> bool:
     if error.connection_invalidated or isinstance(error, sa.exc.InterfaceError):
         return True
+    text = str(error.orig).lower()
     if isinstance(error, sa.exc.IntegrityError):
-        # two submissions of one job at once: the second try sees the first's row
-        return "uq_attempts_" in str(error.orig) or "attempts.job_" in str(error.orig)
+        # two submissions of one job, or two claims of one partition, at once: the second try sees the first's row
+        return any(name in text for name in ("uq_attempts_", "attempts.job_", "attempts.asset"))
     if not isinstance(error, sa.exc.OperationalError):
         return False
-    text = str(error.orig).lower()
-    return not ("no such" in text or "syntax error" in text or "authentication failed" in text)
+    return not any(word in text for word in (*_REFUSALS, *_NO_DATABASE, *_BUGS))
+
+
+_BUGS = ("no such table", "no such column", "syntax error")
+_REFUSALS = ("authentication failed", "no password supplied", "no pg_hba.conf entry", "permission denied")
+_NO_DATABASE = ("does not exist", "unable to open database file", "readonly database", "file is not a database")
+
+
+def _explained(error: sa.exc.DBAPIError, label: str) -> GeoAssetsError | None:
+    """The error as one clear sentence where waiting would not help; ``None`` for what only a bug can cause."""
+    text = str(error.orig).strip()
+    cause = redact(text.splitlines()[-1]) if text else type(error).__name__
+    if any(word in text.lower() for word in _REFUSALS):
+        return AccessDeniedError(f"the ledger {label} refuses the user or password of GEO_ASSETS_LEDGER_URL: {cause}")
+    if not isinstance(error, sa.exc.ProgrammingError) and any(word in text.lower() for word in _NO_DATABASE):
+        return SettingsError(f"the ledger {label} cannot be used: {cause}; check GEO_ASSETS_LEDGER_URL")
+    return None

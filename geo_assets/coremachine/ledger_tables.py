@@ -8,6 +8,8 @@ of two job types can be equal, and ours beside them.  An *attempt* is one execut
 On PostgreSQL everything lives in the schema ``geo_assets``, so that Dagster's tables can share the database.
 """
 
+import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,12 +42,47 @@ class UtcDateTime(TypeDecorator[datetime]):
             raise ValueError(msg)
         return value.astimezone(UTC)
 
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ANN401
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
         """Give back aware UTC."""
         del dialect
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)  # type: ignore[no-any-return]
+
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class Text(TypeDecorator[str]):
+    """Text that every database takes: NUL and lone surrogates, which PostgreSQL refuses, become U+FFFD.
+
+    Messages quote names of files and text of other people's libraries; one odd byte must not lose a whole batch.
+    """
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Replace what cannot be stored."""
+        del dialect
+        return None if value is None else _UNSTORABLE.sub("\ufffd", value)
+
+
+def to_json(value: object) -> str:
+    """JSON text that every database takes; the engine is given this for its JSON columns."""
+    text = json.dumps(value)
+    # a pair of surrogates is one character to Python, so what is escaped that way here is mostly an emoji
+    return json.dumps(_storable(value)) if "\\u0000" in text or "\\ud" in text else text
+
+
+def _storable(value: object) -> object:
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return value
 
 
 Json = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -62,14 +99,14 @@ jobs = sa.Table(
     sa.Column("parameters", Json, nullable=False),
     sa.Column("status", sa.String(32), nullable=False),
     sa.Column("outcome", sa.String(16)),
-    sa.Column("reason", sa.Text),
+    sa.Column("reason", Text),
     sa.Column("stage", sa.Integer, nullable=False),
     sa.Column("total_stages", sa.Integer, nullable=False),
     sa.Column("stage_results", Json, nullable=False),
     sa.Column("metadata", Json, nullable=False),
     sa.Column("result_data", Json),
-    sa.Column("error_details", sa.Text),
-    sa.Column("source_version", sa.Text),
+    sa.Column("error_details", Text),
+    sa.Column("source_version", Text),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("latest_attempt", sa.String(32)),
     sa.Column("run_id", sa.String(64)),
@@ -81,7 +118,12 @@ jobs = sa.Table(
     sa.Index("ix_jobs_created", "created_at"),
     sa.Index("ix_jobs_updated", "updated_at"),
     sa.Index("ix_jobs_partition", "asset", "partition_key"),
+    # every change of an attempt is mirrored in the job whose latest it is
+    sa.Index("ix_jobs_latest", "latest_attempt"),
 )
+
+MATERIALIZATION_OWED = sa.text("NOT event_emitted AND status IN ('completed', 'completed_with_errors')")
+"""Condition on an attempt whose materialization may still be due; in this very text, so that its index is used."""
 
 attempts = sa.Table(
     "attempts",
@@ -92,12 +134,12 @@ attempts = sa.Table(
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("asset", sa.String(200), nullable=False),
     sa.Column("partition_key", sa.String(2048), nullable=False),
-    sa.Column("source_version", sa.Text),
+    sa.Column("source_version", Text),
     sa.Column("status", sa.String(32), nullable=False),
     sa.Column("outcome", sa.String(16)),
-    sa.Column("reason", sa.Text),
-    sa.Column("error_details", sa.Text),
-    sa.Column("traceback", sa.Text),
+    sa.Column("reason", Text),
+    sa.Column("error_details", Text),
+    sa.Column("traceback", Text),
     sa.Column("result_data", Json),
     sa.Column("stage", sa.Integer, nullable=False),
     sa.Column("stage_results", Json, nullable=False),
@@ -118,6 +160,9 @@ attempts = sa.Table(
     sa.Index("ix_attempts_queue", "status", "job_type", "priority", "attempt_id"),
     sa.Index("ix_attempts_wave", "wave_id"),
     sa.Index("ix_attempts_run", "run_id", "position"),
+    # whether a partition is at work or in a wave is asked for each of many queued attempts
+    sa.Index("ix_attempts_partition", "asset", "partition_key"),
+    sa.Index("ix_attempts_owed", "run_id", sqlite_where=MATERIALIZATION_OWED, postgresql_where=MATERIALIZATION_OWED),
     # at most one attempt of a partition at work, whatever happens
     sa.Index(
         "uq_attempts_active_partition",
@@ -152,11 +197,11 @@ tasks = sa.Table(
     sa.Column("parameters", Json, nullable=False),
     sa.Column("status", sa.String(32), nullable=False),
     sa.Column("outcome", sa.String(16)),
-    sa.Column("reason", sa.Text),
+    sa.Column("reason", Text),
     sa.Column("result_data", Json),
     sa.Column("metadata", Json, nullable=False),
-    sa.Column("error_details", sa.Text),
-    sa.Column("traceback", sa.Text),
+    sa.Column("error_details", Text),
+    sa.Column("traceback", Text),
     sa.Column("retry_count", sa.Integer, nullable=False),
     sa.Column("heartbeat", UtcDateTime),
     sa.Column("next_stage_params", Json),

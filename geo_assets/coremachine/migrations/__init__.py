@@ -20,16 +20,23 @@ _LOCK = 0x67656F_6C6564  # "geoled": advisory lock so that two processes do not 
 
 
 def ensure_schema(engine: Engine, label: str) -> None:
-    """Create or migrate the ledger's tables.
+    """Create or migrate the ledger's tables; where they are of this version, one short read.
+
+    Args:
+        engine: whose transactions take the write lock at once, except with the option ``geo_assets_read``.
+        label: the database's name in messages, without credentials.
 
     Raises:
         SchemaVersionError: the database is of a version this code does not know.
     """
+    with engine.execution_options(geo_assets_read=True).begin() as connection:
+        if _current(connection) == HEAD:
+            return
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         version = _current(connection)
-        if version == HEAD:
+        if version == HEAD:  # another process was faster
             return
         if version is not None and version not in _KNOWN:
             msg = (
@@ -44,7 +51,7 @@ def _current(connection: Connection) -> str | None:
     schema = SCHEMA if connection.dialect.name == "postgresql" else None
     if not sa.inspect(connection).has_table(VERSION_TABLE, schema=schema):
         return None
-    table = sa.table(VERSION_TABLE, sa.column("version_num"))
+    table = sa.table(VERSION_TABLE, sa.column("version_num"), schema=schema)
     version: str | None = connection.execute(sa.select(table.c.version_num)).scalar()
     return version
 
@@ -56,7 +63,8 @@ def _upgrade(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
+    # the parser of ini files takes a percent sign for the beginning of a reference
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
