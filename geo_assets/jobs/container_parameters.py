@@ -1,0 +1,41 @@
+"""What the parameters of the two container workflows have in common.
+
+What belongs here: the checks of a container name and of the ``filter`` dict, in the original's words.  What does
+not: the parameter models, which differ in what they strip, default and hash.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from geo_assets.containers.filter import BlobFilter
+from geo_assets.errors import UnsupportedNameError
+from geo_assets.stores.blobs import check_container_name
+
+__all__ = ["FILTER_DESCRIPTION", "check_container", "check_filter"]
+
+FILTER_DESCRIPTION = (
+    "Which blobs count; all conditions must hold: prefix (text), extensions (list), min_size_mb, max_size_mb (numbers),"
+    " modified_after, modified_before (ISO 8601, UTC where they name no time zone)."
+)
+
+
+def check_container(name: str) -> str:
+    """Return ``name``.
+
+    Raises:
+        ValueError: no store could hold a container of that name.
+    """
+    try:
+        return check_container_name(name)
+    except UnsupportedNameError as error:
+        raise ValueError(f"container_name cannot be used: {error}") from None
+
+
+def check_filter(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``given`` as it is, for it is hashed as it is.
+
+    Raises:
+        ParameterError: it cannot be used as a filter.
+    """
+    BlobFilter.from_parameter(given)
+    return dict(given)
