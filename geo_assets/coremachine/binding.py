@@ -4,6 +4,7 @@ What belongs here: filling in defaults for what a plain class does not say, refu
 not: the contract itself (``contract``) and the list of our workflows (``geo_assets.jobs``).
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,7 +25,8 @@ from geo_assets.coremachine.contract import (
 )
 from geo_assets.coremachine.identity import PartitionKey, decode_partition_key, encode_partition_key
 from geo_assets.coremachine.task_runner import require_enforceable
-from geo_assets.errors import ContractError, ParameterError, UnknownJobTypeError
+from geo_assets.errors import ContractError, GeoAssetsError, ParameterError, UnknownJobTypeError
+from geo_assets.redaction import redact
 
 Registry = Mapping[str, "Binding"]
 """Job type → binding."""
@@ -72,6 +74,9 @@ class Binding:
         Raises:
             ParameterError: what the class refuses, in its own words.
         """
+        if not isinstance(params, Mapping):  # whatever JSON a caller sent
+            msg = f"{self.job_type}: parameters must be a JSON object, got {type(params).__name__}"  # type: ignore[unreachable]
+            raise ParameterError(msg)
         declared = self.parameters_model.model_fields if self.parameters_model else self.parameters_schema
         given = without_submit_fields(params, declared)
         try:
@@ -84,11 +89,16 @@ class Binding:
         if not isinstance(validated, dict):
             msg = f"{self.workflow.__name__}.validate_job_parameters returned {type(validated).__name__}, not a dict"
             raise ContractError(msg)
+        try:
+            json.dumps(validated, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            msg = f"{self.job_type}: parameters that are not JSON cannot be stored ({error})"
+            raise ParameterError(msg) from None
         return validated
 
     def job_id(self, params: dict[str, Any]) -> str:
         """Element 3."""
-        job_id = self._element("generate_job_id")(params)
+        job_id = self._answer("generate_job_id", params)
         if not isinstance(job_id, str) or not 1 <= len(job_id) <= 64:  # noqa: PLR2004 - the column's width
             msg = f"{self.workflow.__name__}.generate_job_id returned {job_id!r}; it must be 1 to 64 characters"
             raise ContractError(msg)
@@ -96,21 +106,21 @@ class Binding:
 
     def create_tasks(
         self, stage: int, params: dict[str, Any], job_id: str, previous_results: list[dict[str, Any]] | None
-    ) -> Any:  # noqa: ANN401 - checked by the engine
+    ) -> Any:
         """Element 4, as the class returns it."""
         return self._element("create_tasks_for_stage")(stage, params, job_id, previous_results=previous_results)
 
     def create_record(self, job_id: str, params: dict[str, Any]) -> Mapping[str, Any]:
         """Element 5."""
-        record = self._element("create_job_record")(job_id, params)
+        record = self._answer("create_job_record", job_id, params)
         return record if isinstance(record, Mapping) else {}
 
     def queue(self, job_id: str, params: dict[str, Any]) -> dict[str, Any]:
         """Element 6."""
-        answer = self._element("queue_job")(job_id, params)
+        answer = self._answer("queue_job", job_id, params)
         return dict(answer) if isinstance(answer, Mapping) else {"queued": True, "job_id": job_id}
 
-    def aggregate(self, context: JobExecutionContext) -> Any:  # noqa: ANN401 - checked by the engine
+    def aggregate(self, context: JobExecutionContext) -> Any:
         """Element 7, under either of its names, or the fallback."""
         return aggregation_of(self.workflow)(context)
 
@@ -136,6 +146,12 @@ class Binding:
         """The partition a job with these parameters materializes."""
         if self.key_parameter is None:
             return encode_partition_key(job_id)
+        if self.key_parameter not in params:
+            msg = (
+                f"{self.workflow.__name__}.validate_job_parameters leaves out '{self.key_parameter}', which is to be"
+                " the partition key"
+            )
+            raise ContractError(msg)
         return encode_partition_key(str(params[self.key_parameter]))
 
     def parameters_for(self, partition_key: str) -> dict[str, Any] | None:
@@ -167,6 +183,15 @@ class Binding:
         """Plain values worth showing on the partition."""
         metadata: dict[str, Any] = self._hook("materialization_metadata")(result)
         return metadata
+
+    def _answer(self, name: str, *arguments: Any) -> Any:
+        try:
+            return self._element(name)(*arguments)
+        except GeoAssetsError:
+            raise
+        except Exception as error:
+            msg = redact(f"{self.workflow.__name__}.{name} failed: {type(error).__name__}: {error}")
+            raise ContractError(msg) from error
 
     def _element(self, name: str) -> Callable[..., Any]:
         method: Callable[..., Any] = getattr(self.workflow, name)
@@ -222,7 +247,7 @@ def bind(
         if not callable(table[stage.task_type]):
             msg = f"{name}: the handler of task type '{stage.task_type}' is not callable."
             raise ContractError(msg)
-    execution = getattr(workflow, "execution", "thread")
+    execution: Any = getattr(workflow, "execution", "thread")
     limits: TaskLimits = getattr(workflow, "limits", TaskLimits())
     if execution not in ("thread", "process"):
         msg = f"{name}: execution must be 'thread' or 'process', not {execution!r}."

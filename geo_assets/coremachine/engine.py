@@ -15,7 +15,7 @@ import time
 import traceback as traceback_module
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,6 +29,7 @@ from geo_assets.coremachine.contract import (
     TaskDefinition,
     TaskResult,
     TaskStatus,
+    fallback_aggregation,
 )
 from geo_assets.coremachine.identity import task_id
 from geo_assets.coremachine.ledger import Attempt, Ledger, NewTask, Settlement, TaskRow, TaskUpdate
@@ -39,6 +40,8 @@ from geo_assets.settings import Settings
 
 Settled = Sequence[tuple[Attempt, Settlement]]
 
+_GOOD = frozenset(kind.value for kind in OutcomeKind if kind.is_good)
+"""What is neither this nor bad never ended, which is bad, too."""
 _TRACEBACK_LIMIT = 8000
 _THREAD_WINDOW = 64
 _STOP_CHECK_SECONDS = 2.0
@@ -77,7 +80,7 @@ def judge_stage(binding: Binding, tally: Mapping[str, int]) -> StageVerdict:
     partial failure and at least one task of the stage ended well.
     """
     total = sum(tally.values())
-    bad = sum(count for outcome, count in tally.items() if not OutcomeKind(outcome).is_good)
+    bad = sum(count for outcome, count in tally.items() if outcome not in _GOOD)
     goes_on = bad == 0 or (binding.tolerates_partial_failure and bad < total)
     summary = {"tasks": total, "completed": total - bad, "failed": bad, "outcomes": dict(sorted(tally.items()))}
     return StageVerdict(summary=summary, goes_on=goes_on)
@@ -198,6 +201,10 @@ class _Pump:
         self._started = now
         self._done = 0
         self._bad = 0
+
+    def stop(self, attempt_ids: set[str]) -> None:
+        """Run no more tasks of these attempts; :meth:`step` reports them when nothing of theirs runs any more."""
+        self._drop(attempt_ids)
 
     def add(self, pending: _Pending) -> None:
         heapq.heappush(self._ready, (-pending.stage, next(self._order), pending))
@@ -500,8 +507,11 @@ class _JobChunk:
 
     def _forget(self, attempt_ids: set[str]) -> None:
         """Cancel the jobs that were asked to stop; drop those that another run has taken over."""
-        gone = [self.active.pop(attempt_id) for attempt_id in attempt_ids if attempt_id in self.active]
-        cancel_jobs(self._scope, [state.attempt for state in gone])
+        gone = [self.active.pop(attempt_id) for attempt_id in sorted(attempt_ids) if attempt_id in self.active]
+        where_they_stand = [
+            replace(state.attempt, stage=state.stage, stage_results=dict(state.stage_results)) for state in gone
+        ]
+        cancel_jobs(self._scope, where_they_stand)
 
 
 # --- tasks of a stage that fans out ---------------------------------------------------------------------------
@@ -590,7 +600,7 @@ def run_tasks(scope: RunScope, runner: TaskRunner, spans: Sequence[TaskSpan], st
                     predecessor=None,  # a stage that fans out makes new units; none has a predecessor
                 )
             )
-    scope.ledger.start_tasks(scope.run_id, keys)
+    pump.stop(scope.ledger.start_tasks(scope.run_id, keys))
     left = Counter(key[0] for key in keys)
     while left:
         finished, stopped = pump.step()
@@ -706,7 +716,7 @@ def _batches_by_tasks(ended: Sequence[EndedJob], limit: int = 2000) -> Iterable[
 
 
 def _settlement(binding: Binding, ended: EndedJob, rows: Sequence[TaskRow]) -> Settlement:
-    bad = [row for row in rows if row.status is TaskStatus.FAILED]
+    bad = [row for row in rows if row.status is not TaskStatus.COMPLETED]
     result, broken = _aggregate(binding, ended, [row.as_result() for row in rows])
     common: dict[str, Any] = {
         "attempt_id": ended.attempt.attempt_id,
@@ -727,8 +737,13 @@ def _settlement(binding: Binding, ended: EndedJob, rows: Sequence[TaskRow]) -> S
             traceback=_traceback_of(error),
         )
     if bad:
-        tolerated = binding.tolerates_partial_failure and all(
-            summary["failed"] < summary["tasks"] or not summary["tasks"] for summary in ended.stage_results.values()
+        tolerated = (
+            binding.tolerates_partial_failure
+            and broken is None
+            and all(
+                summary["failed"] < summary["tasks"] or not summary["tasks"]
+                for summary in ended.stage_results.values()
+            )
         )
         invalid = all(row.outcome is OutcomeKind.INVALID for row in bad)
         return Settlement(
@@ -781,6 +796,8 @@ def _aggregate(
         except (TypeError, ValueError) as error:
             msg = f"{name} returned something that is not JSON: {error}"
             raise ContractError(msg) from None
+        if ended.error is not None and checked == fallback_aggregation(context):
+            checked["message"] = f"stage {ended.stage} could not make its tasks"
     except Exception as error:  # noqa: BLE001 - whatever a workflow raises is this job's outcome
         return None, error
     return checked, None
@@ -788,8 +805,14 @@ def _aggregate(
 
 def _why(bad: Sequence[TaskRow], total: int) -> str:
     """One line that is equal for jobs that failed alike, so that failures can be counted by it."""
-    first = bad[0].error_details or bad[0].reason or "no error was given"
+    first = _problem_of(bad[0])
     return first if total == 1 or len(bad) == 1 else f"{len(bad)} of {total} tasks failed; the first: {first}"
+
+
+def _problem_of(row: TaskRow) -> str:
+    if not row.status.is_terminal:
+        return "the task was not run to its end"
+    return row.error_details or row.reason or "no error was given"
 
 
 def _details(bad: Sequence[TaskRow], total: int, broken: Exception | None) -> str:
@@ -797,7 +820,7 @@ def _details(bad: Sequence[TaskRow], total: int, broken: Exception | None) -> st
     shown = 5
     for row in bad[:shown]:
         tries = f" after {row.retry_count + 1} tries" if row.retry_count else ""
-        lines.append(f"{row.task_type} {row.task_id}{tries}: {row.error_details or row.reason}")
+        lines.append(f"{row.task_type} {row.task_id}{tries}: {_problem_of(row)}")
     if len(bad) > shown:
         lines.append(f"and {len(bad) - shown} more: geo-assets tasks JOB_ID --failed")
     if broken is not None:

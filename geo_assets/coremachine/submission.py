@@ -24,7 +24,7 @@ from geo_assets.coremachine.ledger import (
     Submitted,
 )
 from geo_assets.coremachine.machine import CoreMachine
-from geo_assets.errors import ParameterError
+from geo_assets.errors import GeoAssetsError, ParameterError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +155,12 @@ def submit_many(
         shown = 5
         more = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
         raise ParameterError("; ".join(problems[:shown]) + more)
+    return _queue(machine, new_jobs)
+
+
+def _queue(machine: CoreMachine, new_jobs: Sequence[NewJob]) -> list[Answer]:
     # before anything is written: a class whose queue_job raises has queued nothing
-    queue_infos = [binding.queue(new.job_id, dict(new.parameters)) for new in new_jobs]
+    queue_infos = [machine.registry[new.job_type].queue(new.job_id, dict(new.parameters)) for new in new_jobs]
     return [
         Answer(submitted=submitted, queue_info=queue_info)
         for submitted, queue_info in zip(machine.ledger.submit(new_jobs), queue_infos, strict=True)
@@ -206,16 +210,37 @@ def submit_keys(
 
 
 def retry_jobs(machine: CoreMachine, jobs: Sequence[Job], *, submitted_by: str = "retry") -> list[Answer]:
-    """Queue jobs again with the parameters they were last submitted with, whatever their record says."""
-    answers: list[Answer] = []
-    by_type: dict[str, list[Job]] = {}
-    for job in jobs:
-        by_type.setdefault(job.job_type, []).append(job)
-    for job_type, group in by_type.items():
-        answers.extend(
-            submit_many(machine, job_type, [job.parameters for job in group], force=True, submitted_by=submitted_by)
+    """Queue jobs again as they are recorded, whatever became of them; their parameters were checked long ago.
+
+    Raises:
+        UnknownJobTypeError: no workflow of one of the types is registered; lists the types there are.
+    """
+    priority = INTERACTIVE_PRIORITY if len(jobs) <= machine.settings.interactive_limit else BULK_PRIORITY
+    new_jobs = [
+        NewJob(
+            job_type=job.job_type,
+            job_id=job.job_id,
+            asset=job.asset,
+            partition_key=job.partition_key,
+            parameters=job.parameters,
+            total_stages=binding.total_stages,
+            metadata=job.metadata,
+            source_version=_source_version_or_none(machine, binding, job),
+            force=True,
+            priority=priority,
+            submitted_by=submitted_by,
         )
-    return answers
+        for job in jobs
+        for binding in [binding_for(machine.registry, job.job_type)]
+    ]
+    return _queue(machine, new_jobs)
+
+
+def _source_version_or_none(machine: CoreMachine, binding: Binding, job: Job) -> str | None:
+    try:
+        return binding.source_version(job.parameters, machine.services)
+    except GeoAssetsError:  # the job itself says better what is wrong with its source, without stopping the others
+        return None
 
 
 def failed_jobs(machine: CoreMachine, which: JobFilter | None = None) -> list[Job]:
