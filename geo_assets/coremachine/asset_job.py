@@ -285,53 +285,70 @@ def _whole_run(
 
 
 def _conclude(context: dg.OpExecutionContext, machine: CoreMachine, binding: Binding) -> None:
-    outcomes = machine.ledger.run_outcomes(context.run_id)
-    bad = {name: count for name, count in outcomes.items() if name not in set(OutcomeKind) or not OutcomeKind(name).is_good}
-    # a job that tolerates failed tasks has the outcome 'failed' with its partition materialized
-    problems = _problems_of(machine, context.run_id)
-    step_key = _step_key(context)
+    problems = machine.ledger.attempts_of_run(context.run_id, statuses=_ENDED_BADLY)
+    outcomes = _run_outcomes(machine, context.run_id, problems)
+    refused = _tags(context).get(_REFUSED_TAG)
+    unfinished = outcomes.get(JobStatus.PROCESSING.value, 0)
+    failing = bool(problems or refused or unfinished)
     dispatch.emit_due(
         machine,
         context.instance,
         binding,
         run_id=context.run_id,
-        step_key=step_key,
-        include_unchanged=bool(bad) or bool(problems),
+        step_key=_step_key(context),
+        include_unchanged=failing,
     )
-    unfinished = outcomes.get(JobStatus.PROCESSING.value, 0)
-    total = sum(outcomes.values())
-    context.instance.add_run_tags(
-        context.run_id,
-        {OUTCOME_TAG: ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())) or "nothing to do"},
-    )
-    context.log.info(f"{binding.job_type}: {total} jobs\n\n{outcome_table(outcomes)}")
-    skipped = context.run.tags.get(_SKIPPED_TAG)
-    if skipped:
+    tag = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())) or "nothing to do"
+    context.instance.add_run_tags(context.run_id, {OUTCOME_TAG: tag})
+    context.log.info(f"{binding.job_type}: {sum(outcomes.values())} jobs\n\n{outcome_table(outcomes)}")
+    if skipped := _tags(context).get(_SKIPPED_TAG):
         context.log.warning(f"skipped(busy): another run is at work on {skipped}")
-    refused = context.run.tags.get(_REFUSED_TAG)
-    if not bad and not refused:
-        return
-    how_many = sum(bad.values())
-    lines = [f"{how_many} of {total} failed"] if how_many else []
-    if refused:
-        lines.append(refused)
+    if failing:
+        raise dg.Failure(
+            description=_what_failed(problems, total=sum(outcomes.values()), unfinished=unfinished, refused=refused),
+            metadata={
+                "outcomes": dg.MetadataValue.md(outcome_table(outcomes)),
+                "failures": dg.MetadataValue.md(_failures_table(problems)),
+            },
+            allow_retries=False,
+        )
+
+
+_ENDED_BADLY = (JobStatus.FAILED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.CANCELLED)
+
+
+def _run_outcomes(machine: CoreMachine, run_id: str, problems: Sequence[Attempt]) -> dict[str, int]:
+    """Outcome → number of jobs, with the partly failed ones, whose partition is materialized, under their own name."""
+    outcomes = dict(machine.ledger.run_outcomes(run_id))
+    for attempt in problems:
+        if attempt.status is JobStatus.COMPLETED_WITH_ERRORS and attempt.outcome is not None:
+            outcomes[attempt.outcome.value] -= 1
+            outcomes[attempt.status.value] = outcomes.get(attempt.status.value, 0) + 1
+    return {name: count for name, count in outcomes.items() if count}
+
+
+def _what_failed(problems: Sequence[Attempt], *, total: int, unfinished: int, refused: str | None) -> str:
+    """One sentence for the run's page: how many of how many, and the job that queues them again."""
+    partly = [attempt for attempt in problems if attempt.status is JobStatus.COMPLETED_WITH_ERRORS]
+    whole = len(problems) - len(partly)
+    parts = [f"{whole} of {total} failed"] if whole else []
+    if partly:
+        summaries = [summary for attempt in partly for summary in attempt.stage_results.values() if summary["failed"]]
+        failed, tasks = (sum(int(summary[name]) for summary in summaries) for name in ("failed", "tasks"))
+        parts.append(f"{failed} of {tasks} tasks failed in {len(partly)} of {total} jobs that are otherwise complete")
     if unfinished:
-        lines.append(f"{unfinished} did not finish; the queue takes them up again")
-    if how_many:
-        lines.append("run the job retry_failed (or: geo-assets retry --failed) to queue them again")
-    raise dg.Failure(
-        description=": ".join(lines[:1]) + ("; " + "; ".join(lines[1:]) if lines[1:] else ""),
-        metadata={
-            "outcomes": dg.MetadataValue.md(outcome_table(outcomes)),
-            "failures": dg.MetadataValue.md(_failures_table(problems)),
-        },
-        allow_retries=False,
-    )
+        parts.append(f"{unfinished} did not finish; the queue takes them up again")
+    if refused:
+        parts.append(refused)
+    if problems:
+        parts.append("to queue them again, run the job retry_failed (or: geo-assets retry --failed)")
+    return "; ".join(parts)
 
 
-def _problems_of(machine: CoreMachine, run_id: str) -> list[Attempt]:
-    ended_badly = [JobStatus.FAILED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.CANCELLED]
-    return machine.ledger.attempts_of_run(run_id, statuses=ended_badly)
+def _tags(context: dg.OpExecutionContext) -> Mapping[str, str]:
+    """The run's tags as they are now; the context keeps those the run began with."""
+    run = context.instance.get_run_by_id(context.run_id)
+    return run.tags if run is not None else {}
 
 
 def _failures_table(problems: Sequence[Attempt], limit: int = 50) -> str:
