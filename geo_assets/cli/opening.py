@@ -1,0 +1,86 @@
+"""Opening what commands need: settings, the ledger, the CoreMachine, Dagster's instance.
+
+What belongs here: opening, with the short patience of somebody who waits.  What does not: using it.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import make_url
+
+from geo_assets.coremachine.ledger import Ledger
+from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.dagster_home import ensure_dagster_home
+from geo_assets.errors import SettingsError
+from geo_assets.redaction import redact
+from geo_assets.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+__all__ = ["existing_ledger", "open_instance", "open_ledger", "open_machine"]
+
+PATIENCE_SECONDS = 5.0
+
+
+@contextmanager
+def open_ledger(settings: Settings | None = None) -> Iterator[Ledger]:
+    """The ledger, made if it is not there yet.
+
+    Raises:
+        LedgerUnavailableError: it does not answer within five seconds.
+        SettingsError: its URL cannot be used.
+    """
+    settings = settings or get_settings()
+    try:
+        ledger = Ledger(settings.ledger_sqlalchemy_url, patience_seconds=PATIENCE_SECONDS)
+    except (ValueError, ImportError) as error:
+        raise SettingsError(redact(f"GEO_ASSETS_LEDGER_URL cannot be used: {error}")) from None
+    with closing(ledger):
+        yield ledger
+
+
+@contextmanager
+def existing_ledger() -> Iterator[Ledger | None]:
+    """The ledger to look something up in; ``None`` where nothing was ever submitted, so that looking makes nothing."""
+    settings = get_settings()
+    if settings.ledger_url is None and not (settings.home_path / "ledger.db").exists():
+        yield None
+        return
+    with open_ledger(settings) as ledger:
+        yield ledger
+
+
+def ledger_place(settings: Settings) -> str:
+    """Where the ledger is, without its password."""
+    return make_url(settings.ledger_sqlalchemy_url).render_as_string(hide_password=True)
+
+
+@contextmanager
+def open_machine() -> Iterator[CoreMachine]:
+    """The CoreMachine with the workflows and stores of these settings.
+
+    Raises:
+        ContractError: a workflow class cannot be run.
+        SettingsError: the stores cannot be opened with these settings.
+    """
+    # the workflows bring Arrow and more with them, which commands that only read the ledger do without
+    from geo_assets.jobs import load_registry  # noqa: PLC0415
+    from geo_assets.services import open_services  # noqa: PLC0415
+
+    settings = get_settings()
+    registry = load_registry(settings)
+    services = open_services(settings)
+    with open_ledger(settings) as ledger:
+        yield CoreMachine(ledger=ledger, registry=registry, settings=settings, services=services)
+
+
+@contextmanager
+def open_instance() -> Iterator["dg.DagsterInstance"]:
+    """Dagster's instance, its folder made if need be."""
+    ensure_dagster_home(get_settings())
+    import dagster as dg  # noqa: PLC0415 - a second that only waiting commands need
+
+    with dg.DagsterInstance.get() as instance:
+        yield instance

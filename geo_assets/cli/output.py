@@ -1,0 +1,122 @@
+"""What commands print: JSON for programs, tables for people.
+
+What belongs here: the two forms and the ``--json`` option.  What does not: which fields a job has (``job_fields``).
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from geo_assets.cli.exits import JSON_WANTED
+
+__all__ = ["JsonOption", "console", "note", "print_json", "print_table", "printable", "say", "styled_status", "when"]
+
+_WIDTH_OF_A_PIPE = 160
+
+
+def _remember_json(ctx: typer.Context, value: bool) -> bool:  # noqa: FBT001 - typer calls it so
+    ctx.meta[JSON_WANTED] = value
+    return value
+
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON and nothing else on stdout.", callback=_remember_json)
+]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console for the current stdout or stderr; a pipe gets lines of 160 characters and no colours."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _WIDTH_OF_A_PIPE
+    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, two spaces deep."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_jsonable) + "\n")
+
+
+def say(text: str) -> None:
+    """Print a line on stdout, as it is."""
+    console().print(Text(printable(text, keep_lines=True)), soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Print a line on stderr, as it is."""
+    console(stderr=True).print(Text(printable(text, keep_lines=True)), soft_wrap=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+    """Print rows; the last column is folded, the others are kept whole. A heading in ``>`` aligns to the right."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    last = len(columns) - 1
+    for position, column in enumerate(columns):
+        table.add_column(
+            column.removeprefix(">"),
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=position != last,
+            overflow="fold" if position == last else "ellipsis",
+        )
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in row))
+    console().print(table)
+
+
+def styled_status(status: str) -> Text:
+    """A job's or task's status or outcome in its colour."""
+    styles = {
+        "completed": "green",
+        "created": "green",
+        "updated": "green",
+        "unchanged": "green",
+        "processing": "cyan",
+        "completed_with_errors": "yellow",
+        "skipped": "yellow",
+        "cancelled": "yellow",
+        "failed": "red",
+        "invalid": "red",
+    }
+    return Text(status, style=styles.get(status, ""))
+
+
+def when(moment: datetime | None) -> str:
+    """A moment in local time, to the second; nothing where there is none."""
+    if moment is None:
+        return ""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return f"{aware.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def printable(text: str, *, keep_lines: bool = False) -> str:
+    """Text that cannot drive a terminal: names of files are other people's."""
+    return "".join(
+        character if character.isprintable() or (keep_lines and character in "\n\t") else _escaped(character)
+        for character in text
+    )
+
+
+def _escaped(character: str) -> str:
+    return " " if character in "\n\t" else character.encode("unicode_escape").decode()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return when(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return printable(str(value))
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)
