@@ -21,7 +21,8 @@ __all__ = ["Settings", "get_settings"]
 class Settings(BaseSettings):
     """All settings; read once a process by :func:`get_settings`."""
 
-    model_config = SettingsConfigDict(env_prefix="GEO_ASSETS_", extra="ignore", frozen=True)
+    # an empty variable, as compose files pass on what is not set, is no setting
+    model_config = SettingsConfigDict(env_prefix="GEO_ASSETS_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(
         Path(".geo_assets"),
