@@ -59,7 +59,7 @@ class Statistics:
             [
                 lazy.select(
                     size.sum().alias("total"),
-                    size.arg_min().alias("smallest"),
+                    size.min().alias("smallest"),
                     pl.col("last_modified").min().alias("oldest"),
                     pl.col("last_modified").max().alias("newest"),
                     *below,
@@ -89,16 +89,15 @@ class Statistics:
             self._bins[position] += bounds[position + 1] - bounds[position]
 
     def _keep_extremes(self, entries: pl.DataFrame, smallest: int) -> None:
-        row = entries.row(smallest, named=True)
-        if self._smallest is None or row["size"] < self._smallest["size"]:
-            self._smallest = row
+        if self._smallest is None or smallest < self._smallest["size"]:
+            self._smallest = _first_of_size(entries, smallest)
         columns = entries.select("name", "size", "last_modified")
         # most frames hold nothing larger than what is kept, and are not sorted
         if len(self._largest) == _LARGEST:
             columns = columns.filter(pl.col("size") > self._largest[-1]["size"])
         if columns.height:
             top = columns.top_k(_LARGEST, by="size").sort("size", descending=True, maintain_order=True)
-            first = columns.row(int(columns["size"].arg_max() or 0), named=True)
+            first = _first_of_size(columns, top["size"][0])
             rows = [first, *(row for row in top.iter_rows(named=True) if row["name"] != first["name"])]
             # sorted() is stable: of equal sizes, the one that came first stays first
             self._largest = sorted([*self._largest, *rows], key=lambda row: -row["size"])[:_LARGEST]
@@ -143,6 +142,11 @@ def summarize(
     for entries in stream:
         statistics.add(entries)
     return Summary(statistics.to_dict(), stream.counts, stream.hit_limit)
+
+
+def _first_of_size(entries: pl.DataFrame, size: int) -> dict[str, Any]:
+    # arg_min, arg_max and top_k choose any of equals
+    return entries.row(int(entries["size"].index_of(size) or 0), named=True)
 
 
 def _described(row: Mapping[str, Any], *, with_mb: bool = False) -> dict[str, Any]:

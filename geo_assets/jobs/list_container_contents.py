@@ -108,8 +108,10 @@ def list_container_blobs(params: dict[str, Any], context: Mapping[str, Any]) -> 
     )
     path = listing_path(services["settings"].listings_path, container, context["job_id"])
     listing = write_listing(stream, path)
-    # a blob and a dataset can have one name: the dataset, which comes last, holds what counts
-    entries = read_listing(path, ("name", "etag", "problem")).unique("name", keep="last", maintain_order=True)
+    # a blob and a dataset can have one name: the dataset, which comes last, holds what counts. A name with a problem is
+    # only how it is shown, and may look like another blob's.
+    entries = read_listing(path, ("name", "etag", "problem"))
+    entries = entries.unique(("name", "problem"), keep="last", maintain_order=True)
     problems = {
         str(position): problem for position, problem in enumerate(entries["problem"].to_list()) if problem is not None
     }
