@@ -2,11 +2,13 @@
 
 What belongs here: which name means what.  What does not: the stores themselves (``stores``).
 
-``blobs``: the :class:`geo_assets.stores.blobs.BlobStore`; ``settings``: the :class:`geo_assets.settings.Settings`.
+``blobs``: the :class:`geo_assets.stores.blobs.BlobStore`; ``settings``: the :class:`geo_assets.settings.Settings`;
+``sandbox``: the :class:`geo_assets.coremachine.sandbox.Sandbox` for whatever opens a file someone uploaded.
 """
 
 from typing import Any
 
+from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.settings import Settings
 from geo_assets.stores import open_blob_store
 
@@ -17,5 +19,9 @@ def open_services(settings: Settings) -> dict[str, Any]:
     """Open the services of these settings, once a process."""
     if settings not in _opened:
         _opened.clear()
-        _opened[settings] = {"blobs": open_blob_store(settings), "settings": settings}
+        _opened[settings] = {
+            "blobs": open_blob_store(settings),
+            "settings": settings,
+            "sandbox": Sandbox(settings),
+        }
     return _opened[settings]
