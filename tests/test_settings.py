@@ -41,9 +41,7 @@ def test_the_blob_root_may_lie_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
-def test_a_bare_postgresql_url_gets_the_driver_that_dagster_needs(
-    scheme: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bare_postgresql_url_gets_the_driver_that_dagster_needs(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PREFIX + "LEDGER_URL", f"{scheme}://me:canary@db/x")
     assert Settings().ledger_sqlalchemy_url == "postgresql+psycopg2://me:canary@db/x"
 

@@ -126,9 +126,7 @@ def _emit_missing(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick
             continue
         # the run may have died after it wrote events and before the ledger knew
         written = events.materialized_in_run(instance, run_id, binding.asset)
-        machine.ledger.mark_emitted(
-            [attempt.attempt_id for attempt in owing if attempt.partition_key in written]
-        )
+        machine.ledger.mark_emitted([attempt.attempt_id for attempt in owing if attempt.partition_key in written])
         sent = emit_due(
             machine,
             instance,

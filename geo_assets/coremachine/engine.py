@@ -536,9 +536,7 @@ def spread_tasks(scope: RunScope, stage: int) -> None:
         try:
             definitions = define_tasks(scope.binding, attempt, stage, _in_order(previous))
         except Exception as error:  # noqa: BLE001 - whatever a workflow raises is this job's outcome
-            ended.append(
-                EndedJob(attempt=attempt, stage=stage, stage_results=dict(attempt.stage_results), error=error)
-            )
+            ended.append(EndedJob(attempt=attempt, stage=stage, stage_results=dict(attempt.stage_results), error=error))
             continue
         rows.extend(_new_tasks(scope.binding, attempt, stage, definitions, TaskStatus.QUEUED))
         if len(rows) >= _INSERT_BATCH:
@@ -560,9 +558,7 @@ def plan_spans(ledger: Ledger, run_id: str, stage: int, size: int) -> list[list[
                 chunks.append([])
                 room = size
             taken = min(room, total - start)
-            chunks[-1].append(
-                TaskSpan(attempt_id=attempt_id, position=position, first=start, last=start + taken - 1)
-            )
+            chunks[-1].append(TaskSpan(attempt_id=attempt_id, position=position, first=start, last=start + taken - 1))
             start += taken
             room -= taken
     return chunks
@@ -741,8 +737,7 @@ def _settlement(binding: Binding, ended: EndedJob, rows: Sequence[TaskRow]) -> S
             binding.tolerates_partial_failure
             and broken is None
             and all(
-                summary["failed"] < summary["tasks"] or not summary["tasks"]
-                for summary in ended.stage_results.values()
+                summary["failed"] < summary["tasks"] or not summary["tasks"] for summary in ended.stage_results.values()
             )
         )
         invalid = all(row.outcome is OutcomeKind.INVALID for row in bad)

@@ -31,7 +31,13 @@ _log = logging.getLogger(__name__)
 
 
 def report_planned(
-    instance: dg.DagsterInstance, *, run_id: str, job_name: str, step_key: str, asset: str, partition_keys: Sequence[str]
+    instance: dg.DagsterInstance,
+    *,
+    run_id: str,
+    job_name: str,
+    step_key: str,
+    asset: str,
+    partition_keys: Sequence[str],
 ) -> None:
     """Say that a run intends to materialize these partitions.
 

@@ -590,9 +590,7 @@ class Ledger:
                 .where(attempts.c.wave_id == wave_id, attempts.c.status == JobStatus.QUEUED.value)
                 .values(wave_id=None, position=None, releases=attempts.c.releases + int(count_release))
             )
-            c.execute(
-                waves.update().where(waves.c.wave_id == wave_id, waves.c.open).values(open=False, closed_at=now)
-            )
+            c.execute(waves.update().where(waves.c.wave_id == wave_id, waves.c.open).values(open=False, closed_at=now))
             return len(left)
 
         return self._write(work)
@@ -785,9 +783,7 @@ class Ledger:
 
         return self._read(query)
 
-    def _attempts_where(
-        self, c: Connection, *conditions: sa.ColumnElement[bool], lock: bool = False
-    ) -> list[Attempt]:
+    def _attempts_where(self, c: Connection, *conditions: sa.ColumnElement[bool], lock: bool = False) -> list[Attempt]:
         query = _attempt_query().where(*conditions).order_by(attempts.c.position, attempts.c.attempt_id)
         if lock:  # a run that writes a result at this moment is waited for, and what it settled is left alone
             query = query.with_for_update(of=attempts)
@@ -1265,9 +1261,7 @@ class Ledger:
                             attempts.c.partition_key.in_(chunk),
                             # one that had nothing to do was either written itself or came after one that was
                             attempts.c.event_emitted,
-                            attempts.c.status.in_(
-                                [JobStatus.COMPLETED.value, JobStatus.COMPLETED_WITH_ERRORS.value]
-                            ),
+                            attempts.c.status.in_([JobStatus.COMPLETED.value, JobStatus.COMPLETED_WITH_ERRORS.value]),
                         )
                         .distinct()
                     ).scalars()
@@ -1503,10 +1497,10 @@ class Ledger:
                         raise
                     raise clear from None
                 if time.monotonic() >= deadline:
-                    cause = redact(str(error.orig)).strip()
+                    cause = " ".join(redact(str(error.orig)).split())
                     msg = (
-                        f"the ledger {self._label} did not answer for {self._patience:.0f} s: {cause}."
-                        " Check that the database is up and GEO_ASSETS_LEDGER_URL names it; queued work is safe."
+                        f"the ledger {self._label} did not answer for {self._patience:g} s; check that the database is"
+                        f" up and GEO_ASSETS_LEDGER_URL names it (queued work is safe). It said: {cause}"
                     )
                     raise LedgerUnavailableError(msg) from None
             time.sleep(delay)

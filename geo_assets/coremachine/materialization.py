@@ -113,7 +113,12 @@ def _sentence(attempt: Attempt) -> str:
 
 def _stages_table(stage_results: Mapping[str, Any]) -> dg.TableMetadataValue:
     rows = [
-        {"stage": int(number), "tasks": summary["tasks"], "completed": summary["completed"], "failed": summary["failed"]}
+        {
+            "stage": int(number),
+            "tasks": summary["tasks"],
+            "completed": summary["completed"],
+            "failed": summary["failed"],
+        }
         for number, summary in sorted(stage_results.items(), key=lambda item: int(item[0]))
     ]
     return _table(rows)
