@@ -162,6 +162,12 @@ class JobExecutionContext(BaseModel):
     metadata: dict[str, Any] | None = None
 
 
+class Markdown(str):
+    """Text that a workflow's ``materialization_metadata`` wants shown as Markdown, pictures included."""
+
+    __slots__ = ()
+
+
 class TaskContext(dict[str, Any]):
     """The optional second argument of a handler: a dict, as the original documented, with named accessors.
 

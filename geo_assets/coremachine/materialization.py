@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from geo_assets.coremachine.binding import Binding
-from geo_assets.coremachine.contract import JobStatus, OutcomeKind
+from geo_assets.coremachine.contract import JobStatus, Markdown, OutcomeKind
 from geo_assets.coremachine.ledger import Attempt
 
 CHECK_NAME = "all_tasks_succeeded"
@@ -84,6 +84,8 @@ def metadata_value(value: Any) -> Any:  # noqa: ANN401 - whatever a workflow wan
     """Dagster's form of a plain value: a list of flat dicts becomes a table, other structures JSON."""
     if isinstance(value, dg.MetadataValue):
         return value
+    if isinstance(value, Markdown):
+        return dg.MetadataValue.md(value)
     if isinstance(value, Mapping):
         return dg.MetadataValue.json(dict(value))
     if isinstance(value, Sequence) and not isinstance(value, str):

@@ -22,6 +22,7 @@ from geo_assets.containers.listing import listing_path, read_listing, write_list
 from geo_assets.coremachine.contract import (
     Handler,
     JobExecutionContext,
+    Markdown,
     OutcomeKind,
     TaskContext,
     TaskResult,
@@ -32,6 +33,7 @@ from geo_assets.coremachine.contract import (
 from geo_assets.coremachine.identity import task_id
 from geo_assets.errors import BlobNotFoundError
 from geo_assets.jobs.container_parameters import FILTER_DESCRIPTION, check_container, check_filter
+from geo_assets.pictures import as_markdown, bar_chart
 from geo_assets.settings import get_settings
 
 __all__ = ["ListContainerContents", "ListContainerContentsParameters", "analyze_single_blob", "list_container_blobs"]
@@ -285,9 +287,16 @@ class ListContainerContents(Workflow):
         """Counts, bytes, a table of file types, and where the listing lies."""
         summary = result.get("summary") or {}
         shown = ("total_blobs_found", "successful_analyses", "failed_analyses", "invalid_names", "total_size_bytes")
+        types: dict[str, int] = summary.get("file_types") or {}
+        metadata: dict[str, Any] = {name: summary[name] for name in shown if name in summary}
+        if "total_blobs_found" in summary:
+            metadata["dagster/row_count"] = summary["total_blobs_found"]
+        if types:
+            most = dict(list(types.items())[:10])
+            metadata["types"] = Markdown(as_markdown(bar_chart(most), alternative="number of blobs by type"))
         return {
-            **{name: summary[name] for name in shown if name in summary},
-            "file_types": [{"type": name, "count": count} for name, count in (summary.get("file_types") or {}).items()],
+            **metadata,
+            "file_types": [{"type": name, "count": count} for name, count in types.items()],
             "listing_path": result.get("listing_path"),
             "changes": result.get("changes"),
         }

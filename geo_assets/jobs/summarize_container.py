@@ -20,12 +20,14 @@ from geo_assets.containers.summary import summarize
 from geo_assets.coremachine.contract import (
     Handler,
     JobExecutionContext,
+    Markdown,
     TaskContext,
     TaskStatus,
     Workflow,
     WorkflowParameters,
 )
 from geo_assets.jobs.container_parameters import FILTER_DESCRIPTION, check_container, check_filter
+from geo_assets.pictures import as_markdown, bar_chart
 from geo_assets.settings import get_settings
 
 __all__ = ["SummarizeContainer", "SummarizeContainerParameters", "container_summary_task"]
@@ -205,11 +207,21 @@ class SummarizeContainer(Workflow):
         """Counts, bytes, and the tables of file types, sizes and largest files."""
         summary = result.get("summary") or {}
         shown = ("total_files", "total_size_bytes", "total_size_gb", "date_range")
+        types: dict[str, dict[str, Any]] = summary.get("file_types") or {}
+        sizes: dict[str, int] = summary.get("size_distribution") or {}
+        metadata: dict[str, Any] = {name: summary[name] for name in shown if name in summary}
+        if "total_files" in summary:
+            metadata["dagster/row_count"] = summary["total_files"]
+        if sum(sizes.values()):
+            metadata["sizes"] = Markdown(as_markdown(bar_chart(sizes), alternative="number of files by size"))
+            metadata["types"] = Markdown(as_markdown(_types_chart(types), alternative="number of files by type"))
         return {
-            **{name: summary[name] for name in shown if name in summary},
-            "file_types": [{"type": name, **counts} for name, counts in (summary.get("file_types") or {}).items()],
-            "size_distribution": [
-                {"size": name, "count": count} for name, count in (summary.get("size_distribution") or {}).items()
-            ],
+            **metadata,
+            "file_types": [{"type": name, **counts} for name, counts in types.items()],
             "largest_files": summary.get("largest_files") or [],
         }
+
+
+def _types_chart(types: Mapping[str, Mapping[str, Any]]) -> str:
+    most = sorted(types.items(), key=lambda item: -item[1]["count"])[:10]
+    return bar_chart({name: counts["count"] for name, counts in most})
