@@ -136,21 +136,23 @@ class DagsterServer:
         return ""
 
     def stop(self) -> None:
-        """Ask Dagster to end, wait, and kill what is left of its process group."""
+        """Ask Dagster to end, wait, and kill what is left of its process group, at once if interrupted again."""
         process = self._process
         if process is None:
             return
-        if process.poll() is None:
-            process.terminate()
+        try:
+            if process.poll() is None:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_STOP_SECONDS)
+            deadline = time.monotonic() + _STOP_SECONDS / 4
+            while self.is_alive() and time.monotonic() < deadline:
+                time.sleep(0.1)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_SECONDS)
-        deadline = time.monotonic() + _STOP_SECONDS / 4
-        while self.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
+                process.wait(5)
 
     def is_alive(self) -> bool:
         """Whether any process of the group is left; also of use after :meth:`stop`."""

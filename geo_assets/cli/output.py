@@ -18,7 +18,8 @@ from geo_assets.cli.exits import JSON_WANTED
 
 __all__ = ["JsonOption", "console", "note", "print_json", "print_table", "printable", "say", "styled_status", "when"]
 
-_WIDTH_OF_A_PIPE = 160
+_WIDTH_OF_A_PIPE = 10_000
+"""A row stays a line where ``grep`` reads it."""
 
 
 def _remember_json(ctx: typer.Context, value: bool) -> bool:  # noqa: FBT001 - typer calls it so
@@ -32,7 +33,7 @@ JsonOption = Annotated[
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console for the current stdout or stderr; a pipe gets lines of 160 characters and no colours."""
+    """A console for the current stdout or stderr; a pipe gets whole lines and no colours."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _WIDTH_OF_A_PIPE
     return Console(file=stream, width=width, highlight=False, soft_wrap=False)
@@ -54,7 +55,7 @@ def note(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
-    """Print rows; the last column is folded, the others are kept whole. A heading in ``>`` aligns to the right."""
+    """Print rows; on a terminal the last column is folded. A heading that begins with ``>`` aligns to the right."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     last = len(columns) - 1
     for position, column in enumerate(columns):
@@ -66,7 +67,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
         )
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(_cell(cell)) for cell in row))
-    console().print(table)
+    terminal = console()
+    if terminal.is_terminal:
+        terminal.print(table)
+        return
+    with terminal.capture() as captured:
+        terminal.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def styled_status(status: str) -> Text:
