@@ -30,10 +30,8 @@ def bar_chart(values: Mapping[str, float], *, shown: Mapping[str, str] | None = 
         raise ValueError("bars have no negative length")
     largest = max(values.values(), default=0) or 1
     height = max(1, len(values)) * _ROW
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LABEL + _BARS + _VALUE}" height="{height}"'
-        ' font-family="sans-serif" font-size="12">'
-    ]
+    size = f'width="{_LABEL + _BARS + _VALUE}" height="{height}"'
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">']
     for row, (label, value) in enumerate(values.items()):
         top = row * _ROW
         width = _BARS * value / largest

@@ -37,7 +37,9 @@ def build_all_tasks_succeeded(
             job = machine_of(context).ledger.latest_job(binding.asset, key, binding.job_type)
             if job is None:
                 return dg.AssetCheckResult(
-                    passed=False, severity=dg.AssetCheckSeverity.WARN, description=f"no job was ever submitted for {key}"
+                    passed=False,
+                    severity=dg.AssetCheckSeverity.WARN,
+                    description=f"no job was ever submitted for {key}",
                 )
             partly = job.status is JobStatus.COMPLETED_WITH_ERRORS
             return dg.AssetCheckResult(

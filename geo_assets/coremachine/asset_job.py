@@ -46,9 +46,7 @@ _JOB_CHUNK = re.compile(r"jobs_(\d+)_(\d+)")
 _TASK_CHUNK = re.compile(r"tasks_(\d+)_(\d+)_(\d+)_(\d+)")
 
 
-def build_asset(
-    binding: Binding, *, partitions: Mapping[str, dg.DynamicPartitionsDefinition]
-) -> dg.AssetsDefinition:
+def build_asset(binding: Binding, *, partitions: Mapping[str, dg.DynamicPartitionsDefinition]) -> dg.AssetsDefinition:
     """The asset of a workflow.
 
     Args:
@@ -76,7 +74,7 @@ def build_asset(
     )
 
 
-def build_job(binding: Binding, *, executor: dg.ExecutorDefinition) -> Any:  # noqa: ANN401 - Dagster's is private
+def build_job(binding: Binding, *, executor: dg.ExecutorDefinition) -> Any:
     """The asset job of a workflow; it has the workflow's name."""
     return dg.define_asset_job(
         binding.job_type,
@@ -101,7 +99,7 @@ def _description(binding: Binding) -> str:
 
 
 def _graph(binding: Binding) -> dg.GraphDefinition:
-    """plan → (chunks → work, once a segment) → settle."""
+    """Plan → (chunks → work, once a segment) → settle."""
     segments = binding.segments()
     plan = _plan_op(binding, segments[0])
     steps: list[tuple[dg.OpDefinition | None, dg.OpDefinition]] = []
@@ -111,7 +109,7 @@ def _graph(binding: Binding) -> dg.GraphDefinition:
     settle = _settle_op(binding, segments)
 
     @dg.graph(name=f"{binding.job_type}_workflow", out=dg.GraphOut())
-    def workflow() -> Any:  # noqa: ANN401
+    def workflow() -> Any:
         chunks: Any = plan()
         done: Any = None
         for chunks_op, work in steps:
@@ -300,9 +298,9 @@ def _conclude(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bin
     )
     tag = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())) or "nothing to do"
     context.instance.add_run_tags(context.run_id, {OUTCOME_TAG: tag})
-    context.log.info(f"{binding.job_type}: {sum(outcomes.values())} jobs\n\n{outcome_table(outcomes)}")
+    context.log.info("%s: %d jobs\n\n%s", binding.job_type, sum(outcomes.values()), outcome_table(outcomes))
     if skipped := _tags(context).get(_SKIPPED_TAG):
-        context.log.warning(f"skipped(busy): another run is at work on {skipped}")
+        context.log.warning("skipped(busy): another run is at work on %s", skipped)
     if failing:
         raise dg.Failure(
             description=_what_failed(problems, total=sum(outcomes.values()), unfinished=unfinished, refused=refused),
@@ -387,7 +385,7 @@ def claim_jobs(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bi
             f" or submit jobs with submit_{binding.job_type} (or: geo-assets submit {binding.job_type})"
         )
         raise dg.Failure(msg, allow_retries=False)
-    context.log.info(f"{len(attempts)} jobs claimed by this run")
+    context.log.info("%d jobs claimed by this run", len(attempts))
     if not own_partitions:
         _plan_partitions(context, machine, binding, attempts)
     return attempts
@@ -477,7 +475,7 @@ def _job_for_partition(machine: CoreMachine, binding: Binding, key: str) -> NewJ
 # --- plumbing ------------------------------------------------------------------------------------------------
 
 
-def machine_of(context: Any) -> CoreMachine:  # noqa: ANN401 - op and sensor contexts alike
+def machine_of(context: Any) -> CoreMachine:
     """The machine from the context's resource."""
     machine: CoreMachine = getattr(context.resources, MACHINE).machine()
     return machine
@@ -494,8 +492,7 @@ def scope_of(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bind
         wanted = {
             attempt.attempt_id
             for attempt, settlement in settled
-            if settlement.status in good
-            and settlement.outcome not in (OutcomeKind.UNCHANGED, OutcomeKind.SKIPPED)
+            if settlement.status in good and settlement.outcome not in (OutcomeKind.UNCHANGED, OutcomeKind.SKIPPED)
         }
         now = datetime.now(UTC)
         finished = [
@@ -516,7 +513,7 @@ def scope_of(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bind
         for attempt, settlement in settled:
             if settlement.status not in good and len(failed) < _LOGGED_FAILURES:
                 failed.append(1)
-                context.log.error(f"{attempt.partition_key}: {settlement.outcome.value}: {settlement.reason}")
+                context.log.error("%s: %s: %s", attempt.partition_key, settlement.outcome.value, settlement.reason)
 
     return engine.RunScope(
         ledger=machine.ledger,

@@ -55,7 +55,7 @@ def build_submit_job(binding: Binding) -> dg.JobDefinition:
         required_resource_keys={MACHINE},
         tags={"kind": "ledger"},
     )
-    def queue(context: dg.OpExecutionContext) -> Any:  # noqa: ANN401
+    def queue(context: dg.OpExecutionContext) -> Any:
         machine = machine_of(context)
         given: Mapping[str, Any] = context.op_config
         try:
@@ -117,7 +117,7 @@ def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
         required_resource_keys={MACHINE},
         tags={"kind": "ledger"},
     )
-    def queue(context: dg.OpExecutionContext) -> Any:  # noqa: ANN401
+    def queue(context: dg.OpExecutionContext) -> Any:
         machine = machine_of(context)
         given: Mapping[str, Any] = context.op_config
         which = JobFilter(
@@ -129,7 +129,7 @@ def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
         )
         jobs = [job for job in failed_jobs(machine, which) if job.job_type in machine.registry]
         answers = retry_jobs(machine, jobs)
-        context.log.info(f"{len(answers)} failed jobs are queued again")
+        context.log.info("%d failed jobs are queued again", len(answers))
         by_type: dict[str, list[Answer]] = {}
         for answer in answers:
             by_type.setdefault(answer.job.job_type, []).append(answer)
@@ -226,17 +226,17 @@ def _hours(hours: float | None) -> timedelta | None:
 # --- parameter models as Dagster config ------------------------------------------------------------------------
 
 
-def _parameters_config(binding: Binding) -> Any:  # noqa: ANN401 - Dagster's config types
+def _parameters_config(binding: Binding) -> Any:
     model = binding.parameters_model
     if model is None:
-        return dg.Permissive(
+        return _permissive(
             {
                 name: dg.Field(_legacy_type(entry), is_required=False, description=_legacy_text(entry))
                 for name, entry in binding.parameters_schema.items()
                 if isinstance(entry, Mapping)
             }
         )
-    return dg.Shape(
+    return dg.Shape(  # type: ignore[no-untyped-call]
         {
             name: dg.Field(
                 _config_type(field.annotation),
@@ -254,34 +254,34 @@ def _field_text(description: str | None, *, required: bool, default: object) -> 
     return f"{description} {ending}" if description else ending
 
 
-def _config_type(annotation: Any) -> Any:  # noqa: ANN401
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _config_type(typing.get_args(annotation)[0])
+_SIMPLE_TYPES: dict[Any, Any] = {str: str, int: int, float: float, bool: bool}
+
+
+def _config_type(annotation: Any) -> Any:
+    """Dagster's config type of a field; what it cannot say is left to the workflow's own validation."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        members = [member for member in typing.get_args(annotation) if member is not type(None)]
+        members = [member for member in arguments if member is not type(None)]
         inner = _config_type(members[0]) if len(members) == 1 else dg.Any
         return inner if inner is dg.Any else dg.Noneable(inner)
     if origin is typing.Literal:
-        choices = typing.get_args(annotation)
-        return dg.Enum("_".join(map(str, choices))[:60], [dg.EnumValue(str(c)) for c in choices])
-    simple = {str: str, int: int, float: float, bool: bool}
-    if annotation in simple:
-        return simple[annotation]
+        return dg.Enum("_".join(map(str, arguments))[:60], [dg.EnumValue(str(choice)) for choice in arguments])
     if origin is list:
-        return [_config_type(typing.get_args(annotation)[0])]
-    if origin is dict or annotation is dict or hasattr(annotation, "model_fields"):
-        return dg.Permissive()
-    return dg.Any
+        return [_config_type(arguments[0])]
+    if dict in (origin, annotation) or hasattr(annotation, "model_fields"):
+        return _permissive()
+    return _SIMPLE_TYPES.get(annotation, dg.Any)
 
 
-def _legacy_type(entry: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    return {"int": int, "str": str, "float": float, "bool": bool, "dict": dg.Permissive()}.get(
+def _permissive(fields: dict[str, dg.Field] | None = None) -> Any:
+    return dg.Permissive(fields)  # type: ignore[no-untyped-call]
+
+
+def _legacy_type(entry: Mapping[str, Any]) -> Any:
+    return {"int": int, "str": str, "float": float, "bool": bool, "dict": _permissive()}.get(
         str(entry.get("type")), dg.Any
     )
 
 
 def _legacy_text(entry: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}: {value}" for name, value in entry.items() if name != "type")
-
-

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import dagster as dg
+
 from geo_assets.coremachine.binding import Registry
 from geo_assets.coremachine.ledger import Ledger
 from geo_assets.coremachine.machine import CoreMachine
@@ -29,8 +30,8 @@ class CoreMachineResource(dg.ConfigurableResource[CoreMachine]):
     patience_seconds: float = 60.0
     """How long a ledger operation waits for a database that is away or locked."""
 
-    _registry: ClassVar[Registry]
-    _services: ClassVar[Callable[[Settings], dict[str, Any]]]
+    registry: ClassVar[Registry]
+    open_services: ClassVar[Callable[[Settings], dict[str, Any]]]
 
     def machine(self) -> CoreMachine:
         """The machine of this process."""
@@ -38,9 +39,9 @@ class CoreMachineResource(dg.ConfigurableResource[CoreMachine]):
         kind = type(self)
         return CoreMachine(
             ledger=open_ledger(settings.ledger_sqlalchemy_url, patience_seconds=self.patience_seconds),
-            registry=kind._registry,
+            registry=kind.registry,
             settings=settings,
-            services=kind._services(settings),
+            services=kind.open_services(settings),
         )
 
 
@@ -49,6 +50,6 @@ def core_machine_resource(
 ) -> CoreMachineResource:
     """A resource for these workflows; ``services`` opens the stores when they are first needed."""
     # on a class of its own, because Dagster copies resources field by field
-    made = type("CoreMachine", (CoreMachineResource,), {"_registry": registry, "_services": staticmethod(services)})
+    made = type("CoreMachine", (CoreMachineResource,), {"registry": registry, "open_services": staticmethod(services)})
     resource: CoreMachineResource = made(patience_seconds=patience_seconds)
     return resource

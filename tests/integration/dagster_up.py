@@ -86,7 +86,8 @@ class DagsterUp:
             return False
 
     def _loaded(self) -> bool:
-        query = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename ... on PythonError { message } } } } } }"
+        query = """{ workspaceOrError { ... on Workspace { locationEntries {
+            locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
         entries = self.graphql(query)["workspaceOrError"]["locationEntries"]
         states = [entry["locationOrLoadError"] for entry in entries]
         if any(state and state["__typename"] == "PythonError" for state in states):
@@ -105,9 +106,7 @@ class DagsterUp:
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
         """Ask as the UI asks."""
         body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(
-            f"{self.url}/graphql", data=body, headers={"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(f"{self.url}/graphql", data=body, headers={"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
             decoded: dict[str, Any] = json.load(answer)
         assert "errors" not in decoded, decoded["errors"]
@@ -159,9 +158,9 @@ class DagsterUp:
 
     def status(self, run_id: str) -> str:
         """Status of a run."""
-        answer = self.graphql(
-            "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id
-        )["runOrError"]
+        answer = self.graphql("query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id)[
+            "runOrError"
+        ]
         status: str = answer["status"]
         return status
 

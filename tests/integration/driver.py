@@ -12,23 +12,11 @@ from typing import Any
 
 import dagster as dg
 
-from geo_assets.coremachine import asset_job, dispatch, engine, events
+from geo_assets.coremachine import asset_job, dispatch, events
 from geo_assets.coremachine.asset_job import MACHINE
 from geo_assets.coremachine.ledger import Ledger
 from geo_assets.coremachine.machine import CoreMachine
 from tests.integration.code_location import defs
-
-POINTS = (
-    "after partitions are added",
-    "after the wave is assigned",
-    "before plan",
-    "after plan",
-    "in mid-chunk",
-    "between ledger commit and events",
-    "between events and their record",
-    "before settle",
-    "after settle",
-)
 
 
 def die(*_: Any, **__: Any) -> None:
@@ -56,35 +44,23 @@ def after(owner: Any, name: str, *, calls: int = 1) -> None:
     setattr(owner, name, wrapped)
 
 
-def arm(point: str) -> None:
-    """Set the trap."""
-    match point:
-        case "after partitions are added":
-            after(dispatch, "_add_partitions")
-        case "after the wave is assigned":
-            after(Ledger, "assign_waves")
-        case "before plan":
-            before(asset_job, "claim_jobs")
-        case "after plan":
-            after(asset_job, "claim_jobs")
-        case "in mid-chunk":
-            after(Ledger, "finish_tasks", calls=2)
-        case "between ledger commit and events":
-            before(events, "report_materializations")
-        case "between events and their record":
-            after(events, "report_materializations")
-        case "before settle":
-            before(engine, "end_fan_out")
-            before(asset_job, "_conclude")
-        case "after settle":
-            after(asset_job, "_conclude")
-        case _:
-            raise SystemExit(f"unknown point {point}; one of {POINTS}")
+TRAPS: dict[str, Callable[[], None]] = {
+    "after partitions are added": lambda: after(dispatch, "_add_partitions"),
+    "after the wave is assigned": lambda: after(Ledger, "assign_waves"),
+    "before plan": lambda: before(asset_job, "claim_jobs"),
+    "after plan": lambda: after(asset_job, "claim_jobs"),
+    "in mid-chunk": lambda: after(Ledger, "finish_tasks", calls=2),
+    "between ledger commit and events": lambda: before(events, "report_materializations"),
+    "between events and their record": lambda: after(events, "report_materializations"),
+    "before settle": lambda: before(asset_job, "_conclude"),
+    "after settle": lambda: after(asset_job, "_conclude"),
+}
+"""Points of a job's way, in order, and the trap set at each."""
 
 
 def machine() -> CoreMachine:
     """The machine of the code location."""
-    made: CoreMachine = defs.resources[MACHINE].machine()  # type: ignore[index,union-attr]
+    made: CoreMachine = defs.resources[MACHINE].machine()  # type: ignore[index]
     return made
 
 
@@ -99,5 +75,5 @@ def work_off(instance: dg.DagsterInstance) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        arm(sys.argv[1])
+        TRAPS[sys.argv[1]]()
     work_off(dg.DagsterInstance.get())

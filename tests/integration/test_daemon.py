@@ -238,7 +238,7 @@ def test_killed_run_worker_is_recovered_exactly_once(dagster: DagsterUp, machine
     with dagster.instance() as instance:
         record = instance.get_records_for_run(first_run, of_type=dg.DagsterEventType.ENGINE_EVENT).records
         pids = {
-            int(entry.value)
+            int(str(entry.value))
             for item in record
             for name, entry in (item.event_log_entry.get_dagster_event().engine_event_data.metadata or {}).items()
             if name == "pid"
