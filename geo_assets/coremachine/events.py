@@ -122,7 +122,7 @@ def report_checks(
 
 
 def _report(instance: dg.DagsterInstance, run_id: str, events: Sequence["DagsterEvent"]) -> None:
-    batch_id = generate_event_batch_id()
+    batch_id = generate_event_batch_id()  # type: ignore[no-untyped-call]
     last = len(events) - 1
     for position, event in enumerate(events):
         instance.report_dagster_event(

@@ -80,7 +80,7 @@ def check_of(binding: Binding, attempt: Attempt) -> dg.AssetCheckEvaluation:
     )
 
 
-def metadata_value(value: Any) -> Any:  # noqa: ANN401 - whatever a workflow wants to show
+def metadata_value(value: Any) -> Any:
     """Dagster's form of a plain value: a list of flat dicts becomes a table, other structures JSON."""
     if isinstance(value, dg.MetadataValue):
         return value
