@@ -396,7 +396,7 @@ def _tally(instance: Any, machine: CoreMachine, job_type: str, jobs: Sequence[Jo
         job_type=job_type,
         asset=binding.asset,
         submitted=len(mine),
-        outcomes=Counter(job.outcome.value if job.outcome else job.status.value for job in mine),
+        outcomes=dict(Counter(job.outcome.value if job.outcome else job.status.value for job in mine)),
         materialized=sum(job.partition_key in shown for job in mine),
     )
 

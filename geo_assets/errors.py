@@ -17,7 +17,10 @@
     ├── TransientError                        worth trying again, unchanged
     │   ├── ThrottledError                    the service asked us to slow down
     │   ├── StoreUnavailableError             the blob service cannot be reached
-    │   └── LedgerUnavailableError            the ledger database cannot be reached
+    │   ├── LedgerUnavailableError            the ledger database cannot be reached
+    │   └── CatalogUnavailableError           the catalog database cannot be reached, or is locked too long
+    ├── CatalogError                          the STAC catalog is damaged, of another version, or lost what was written
+    ├── NoItemError                           no STAC item can be made of this; says why
     └── LedgerError
         ├── IllegalTransitionError            a status change the ledger does not allow
         ├── FenceLostError                    a later attempt owns this work; the late result was refused
@@ -91,6 +94,18 @@ class StoreUnavailableError(TransientError):
 
 class LedgerUnavailableError(TransientError):
     """The ledger database cannot be reached."""
+
+
+class CatalogUnavailableError(TransientError):
+    """The catalog database cannot be reached, or another writer holds it for too long."""
+
+
+class CatalogError(GeoAssetsError):
+    """The STAC catalog is damaged, of another version, or does not hold what was written to it."""
+
+
+class NoItemError(GeoAssetsError):
+    """No STAC item can be made of a dataset, for instance because nothing says where on Earth it lies."""
 
 
 class LedgerError(GeoAssetsError):

@@ -51,6 +51,15 @@ class Settings(BaseSettings):
         description="SQLAlchemy URL of the ledger; default: SQLite in the home. PostgreSQL: postgresql+psycopg2://…",
     )
 
+    # STAC catalog
+    catalog_url: SecretStr | None = Field(
+        None, description="URL of a PostgreSQL database for pgSTAC; default: a static catalog in files."
+    )
+    catalog_root: Path | None = Field(
+        None, description="Folder of the static catalog; default: `catalog` in the home."
+    )
+    catalog_batch_size: int = Field(2000, ge=1, le=50000, description="Items written to pgSTAC at once.")
+
     # Waves, chunks, tasks
     wave_size: int = Field(1000, ge=1, le=5000, description="Most partition keys one run handles.")
     waves_at_once: int = Field(4, ge=1, description="Most bulk waves of one workflow under way at a time.")
@@ -116,6 +125,11 @@ class Settings(BaseSettings):
     def listings_path(self) -> Path:
         """Where container listings are kept as Parquet, a folder a container."""
         return self.home_path / "listings"
+
+    @property
+    def catalog_path(self) -> Path:
+        """The folder of the static STAC catalog, absolute."""
+        return (self.catalog_root or self.home / "catalog").expanduser().resolve()
 
     @property
     def ledger_sqlalchemy_url(self) -> str:
