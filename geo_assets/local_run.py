@@ -340,8 +340,8 @@ def _alive(home: Path, run_id: str) -> Iterator[None]:
         with path.open("w") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)
             yield
-            path.unlink(missing_ok=True)
     finally:
+        path.unlink(missing_ok=True)
         _alive_here.discard(run_id)
 
 

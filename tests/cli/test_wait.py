@@ -224,6 +224,7 @@ def test_interrupting_cancels_the_run_and_its_jobs(
     assert process.returncode == 130
     assert "interrupted" in stderr
     assert _statuses_of_runs() == [dg.DagsterRunStatus.CANCELED]
+    assert list((get_settings().home_path / "local_runs").iterdir()) == []
     (job,) = run("failures", "--json").json
     assert job["status"] == "cancelled"
 
@@ -241,3 +242,7 @@ def test_what_a_killed_command_left_is_taken_up_by_the_next(
         assert len(local_run.fail_dead_runs(get_settings().home_path, instance)) == 1
         assert local_run.fail_dead_runs(get_settings().home_path, instance) == []
     assert _statuses_of_runs() == [dg.DagsterRunStatus.FAILURE]
+    with open_machine() as machine, open_instance() as instance:
+        dispatch.tick(machine, instance)
+    (job,) = run("jobs", "--json").json
+    assert job["status"] == "queued"
