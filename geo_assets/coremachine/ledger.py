@@ -125,6 +125,7 @@ class Attempt:
     outcome: OutcomeKind | None
     reason: str | None
     error_details: str | None
+    traceback: str | None
     result_data: dict[str, Any] | None
     stage: int
     stage_results: dict[str, Any]
