@@ -15,6 +15,7 @@ from geo_assets.coremachine.binding import Registry
 from geo_assets.coremachine.queue_jobs import build_retry_job, build_sensor, build_submit_job
 from geo_assets.errors import SettingsError
 from geo_assets.jobs import load_registry
+from geo_assets.local_run import fail_dead_runs
 from geo_assets.resources.core_machine import core_machine_resource
 from geo_assets.services import open_services
 from geo_assets.settings import Settings, get_settings
@@ -62,9 +63,13 @@ def build_definitions(
             *(build_submit_job(binding) for binding in registry.values()),
             build_retry_job(registry),
         ],
-        sensors=[build_sensor(jobs, interval_seconds=settings.sensor_seconds)],
+        sensors=[build_sensor(jobs, interval_seconds=settings.sensor_seconds, find_dead_runs=_dead_command_lines)],
         resources={MACHINE: core_machine_resource(registry, open_services), **(resources or {})},
     )
+
+
+def _dead_command_lines(settings: Settings, instance: dg.DagsterInstance) -> list[str]:
+    return fail_dead_runs(settings.home_path, instance)
 
 
 def build_executor(settings: Settings) -> dg.ExecutorDefinition:

@@ -6,7 +6,7 @@ does not: what submission and a tick mean (``submission``, ``dispatch``).
 
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from geo_assets.coremachine.ledger import JobFilter, Wave
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.submission import Answer, failed_jobs, retry_jobs, submit_keys
 from geo_assets.errors import GeoAssetsError
+from geo_assets.settings import Settings
 
 SENSOR_NAME = "queued_jobs"
 
@@ -150,8 +151,16 @@ def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
     return retry_failed
 
 
-def build_sensor(jobs: Sequence[Any], *, interval_seconds: int) -> dg.SensorDefinition:
-    """The sensor ``queued_jobs``: recovers, assigns waves, asks for their runs."""
+def build_sensor(
+    jobs: Sequence[Any],
+    *,
+    interval_seconds: int,
+    find_dead_runs: Callable[[Settings, dg.DagsterInstance], Sequence[str]] = lambda *_: (),
+) -> dg.SensorDefinition:
+    """The sensor ``queued_jobs``: recovers, assigns waves, asks for their runs.
+
+    ``find_dead_runs`` marks runs as failed that died where Dagster does not look, and returns their ids.
+    """
 
     @dg.sensor(
         name=SENSOR_NAME,
@@ -163,7 +172,10 @@ def build_sensor(jobs: Sequence[Any], *, interval_seconds: int) -> dg.SensorDefi
         " dead runs left unfinished. Switch it off to pause the queue; nothing is lost.",
     )
     def queued_jobs(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        done = dispatch.tick(machine_of(context), context.instance)
+        machine = machine_of(context)
+        for run_id in find_dead_runs(machine.settings, context.instance):
+            context.log.info("the process of run %s is gone", run_id)
+        done = dispatch.tick(machine, context.instance)
         for note in done.notes:
             context.log.info(note)
         if not done.runs:
