@@ -1,0 +1,147 @@
+"""What every item shares, whatever it describes: blobs, hrefs, checksums, times, provenance, and when two are equal.
+
+What belongs here: the pieces of item documents that rasters and tables have in common.  What does not: the items
+themselves (``raster_item``), the schema and geometry checks (``validation``).
+
+Items are plain dicts all the way: building a thousand of them must not cost a thousand object trees.  Our own
+properties begin with ``geo_assets:``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from geo_assets import __version__
+from geo_assets.errors import ParameterError
+
+__all__ = [
+    "PROCESSING",
+    "BlobFacts",
+    "StacVersion",
+    "described_thing",
+    "durable_href",
+    "file_href",
+    "multihash",
+    "provenance_properties",
+    "rfc3339",
+    "same_item",
+    "without_structural_links",
+]
+
+StacVersion = Literal["1.1.0", "1.0.0"]
+PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
+
+# what changes with every run although nothing else did
+_VOLATILE = ("created", "updated", "geo_assets:job_id", "processing:datetime", "processing:software")
+_STRUCTURAL = frozenset({"root", "parent", "collection", "self"})
+_MULTIHASH_CODES = {"sha256": ("1220", 64), "md5": ("d50110", 32)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobFacts:
+    """What is known of one blob when an item is made of it."""
+
+    container: str
+    name: str
+    href: str
+    """Where it is read from, for good: :func:`durable_href` takes signatures off."""
+    etag: str | None = None
+    size: int | None = None
+    """Bytes."""
+    last_modified: datetime | None = None
+    media_type: str | None = None
+    sha256: str | None = None
+    """Hexadecimal digest of the content, where somebody has read all of it."""
+
+
+def durable_href(url: str) -> str:
+    """Take off an href what expires or is secret: query, fragment, user and password; percent-encode the path.
+
+    Raises:
+        ParameterError: it is empty.
+    """
+    if not url:
+        raise ParameterError("an asset needs an href")
+    parts = urlsplit(url)
+    path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._")
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+
+
+def file_href(path: Path) -> str:
+    """The ``file://`` href of a local file; a name with ``?`` or ``#`` stays part of the path."""
+    return path.absolute().as_uri()
+
+
+def multihash(algorithm: str, digest: str) -> str:
+    """Spell a hexadecimal digest as the multihash that ``file:checksum`` wants.
+
+    Raises:
+        ParameterError: an algorithm other than sha256 and md5, or a digest that is not one.
+    """
+    code, length = _MULTIHASH_CODES.get(algorithm, ("", 0))
+    lowered = digest.lower()
+    if not code:
+        raise ParameterError(f"no multihash code for '{algorithm}': use sha256 or md5")
+    if len(lowered) != length or set(lowered) - set("0123456789abcdef"):
+        raise ParameterError(f"not a {algorithm} digest of {length} hexadecimal digits: '{digest[:80]}'")
+    return code + lowered
+
+
+def rfc3339(moment: datetime) -> str:
+    """Spell a time as STAC wants it, in UTC with a ``Z``.
+
+    Raises:
+        ParameterError: it has no zone.
+    """
+    if moment.tzinfo is None:
+        raise ParameterError(f"{moment.isoformat()} has no time zone: say which one")
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def provenance_properties(
+    *, blob: BlobFacts, source: BlobFacts | None, job_id: str | None, lineage: str | None = None
+) -> dict[str, Any]:
+    """Properties that say where an item's data comes from; ``source`` is the blob that ``blob`` was made of, if any."""
+    properties: dict[str, Any] = {
+        "geo_assets:container": blob.container,
+        "geo_assets:blob": blob.name,
+        "geo_assets:etag": blob.etag,
+        "geo_assets:job_id": job_id,
+        "processing:software": {"geo-assets": __version__},
+        "processing:lineage": lineage,
+    }
+    if source is not None:
+        properties |= {
+            "geo_assets:source_container": source.container,
+            "geo_assets:source_blob": source.name,
+            "geo_assets:source_etag": source.etag,
+        }
+    return {name: value for name, value in properties.items() if value is not None}
+
+
+def described_thing(item: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Container and blob an item describes; ``None`` for items of tables and of other makers."""
+    properties = item.get("properties") or {}
+    container, blob = properties.get("geo_assets:container"), properties.get("geo_assets:blob")
+    return (container, blob) if isinstance(container, str) and isinstance(blob, str) else None
+
+
+def without_structural_links(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A shallow copy without the links that only say where in a catalog the item lies; the stores add their own."""
+    links = [link for link in item.get("links") or () if link.get("rel") not in _STRUCTURAL]
+    return {**item, "links": links}
+
+
+def same_item(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    """Whether two items say the same, apart from structural links, the time they were written and the job that did."""
+    return _essence(left) == _essence(right)
+
+
+def _essence(item: Mapping[str, Any]) -> dict[str, Any]:
+    properties = cast("Mapping[str, Any]", item.get("properties") or {})
+    essence = without_structural_links(item)
+    essence["properties"] = {name: value for name, value in properties.items() if name not in _VOLATILE}
+    return essence

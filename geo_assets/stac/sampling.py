@@ -1,0 +1,116 @@
+"""Statistics of a raster from a sample, where nobody has had all its pixels in hand.
+
+What belongs here: reading an overview and counting it.  What does not: exact statistics, which validation and the
+COG step make while they read every block (``geo_assets.raster``); the shape of the result is the same.
+
+A band's statistics are a dict: ``minimum``, ``maximum``, ``mean``, ``stddev``, ``count`` (pixels looked at),
+``valid_percent``, and ``histogram`` (``count`` of buckets, ``min``, ``max``, ``buckets``).  A band without one valid
+pixel has only ``count`` and ``valid_percent``.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+
+__all__ = ["band_statistics", "sampled_statistics"]
+
+_BUCKETS = 64
+_BYTE_VALUES = 256
+
+
+def sampled_statistics(dataset: Any, *, largest_side: int = 1024) -> list[dict[str, Any]]:
+    """Count a sample of every band of an open rasterio dataset.
+
+    The first overview whose longer side is at most ``largest_side`` is read as it is; without one the raster is
+    decimated to that size.
+
+    Args:
+        dataset: an open dataset.
+        largest_side: pixels of the longer side of the sample.
+    """
+    height, width = _sample_shape(dataset, largest_side)
+    alpha = next((band for band, what in enumerate(dataset.colorinterp, 1) if what is ColorInterp.alpha), None)
+    shared = _shared_mask(dataset, (height, width), alpha)
+    found = []
+    for band in range(1, dataset.count + 1):
+        values = dataset.read(band, out_shape=(height, width))
+        mask = None if band == alpha else shared
+        if mask is None and band != alpha and MaskFlags.all_valid not in dataset.mask_flag_enums[band - 1]:
+            mask = dataset.read_masks(band, out_shape=(height, width)) != 0
+        found.append(band_statistics(values, mask))
+    return found
+
+
+def band_statistics(values: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> dict[str, Any]:
+    """Count one band.
+
+    Args:
+        values: the pixels.
+        mask: true where a pixel is valid; ``None``: everywhere.
+    """
+    looked_at = int(values.size)
+    if np.iscomplexobj(values):
+        values = np.abs(values)
+    valid = values.ravel() if mask is None else values[mask]
+    if valid.dtype.kind == "f":
+        valid = valid[np.isfinite(valid)]
+    result: dict[str, Any] = {
+        "count": looked_at,
+        "valid_percent": round(100.0 * valid.size / looked_at, 4) if looked_at else 0.0,
+    }
+    if valid.size == 0:
+        return result
+    if valid.dtype == np.uint8:
+        return {**_of_bytes(valid), **result}
+    # in double precision, as the sum of a million float32 values is not exact to a digit
+    wide = valid.astype(np.float64, copy=False)
+    low, high = float(wide.min()), float(wide.max())
+    result |= {"minimum": _plain(valid.min()), "maximum": _plain(valid.max()), "mean": float(wide.mean())}
+    result["stddev"] = float(wide.std())
+    if not np.isfinite(result["stddev"]) or not np.isfinite(result["mean"]):
+        return {name: result[name] for name in ("minimum", "maximum", "count", "valid_percent")}
+    if high > low and np.isfinite(high - low):
+        buckets, _ = np.histogram(wide, bins=_BUCKETS, range=(low, high))
+        result["histogram"] = {"count": _BUCKETS, "min": low, "max": high, "buckets": buckets.tolist()}
+    return result
+
+
+def _of_bytes(valid: NDArray[np.uint8]) -> dict[str, Any]:
+    counts = np.bincount(valid, minlength=_BYTE_VALUES)
+    present = np.flatnonzero(counts)
+    levels = np.arange(_BYTE_VALUES, dtype=np.float64)
+    mean = float(counts @ levels / valid.size)
+    return {
+        "minimum": int(present[0]),
+        "maximum": int(present[-1]),
+        "mean": mean,
+        "stddev": float(np.sqrt(counts @ (levels - mean) ** 2 / valid.size)),
+        "histogram": {"count": _BYTE_VALUES, "min": 0, "max": 255, "buckets": counts.tolist()},
+    }
+
+
+def _plain(value: Any) -> int | float:
+    plain = value.item()
+    return plain if isinstance(plain, int) else float(plain)
+
+
+def _sample_shape(dataset: Any, largest_side: int) -> tuple[int, int]:
+    longer = max(dataset.height, dataset.width)
+    if longer <= largest_side:
+        return dataset.height, dataset.width
+    for factor in sorted(dataset.overviews(1)):
+        if -(-longer // factor) <= largest_side:
+            return -(-dataset.height // factor), -(-dataset.width // factor)
+    scale = longer / largest_side
+    return max(1, round(dataset.height / scale)), max(1, round(dataset.width / scale))
+
+
+def _shared_mask(dataset: Any, shape: tuple[int, int], alpha: int | None) -> NDArray[np.bool_] | None:
+    """The mask that all bands share, read once; ``None`` where each band has its own or none."""
+    if alpha is not None:
+        return np.asarray(dataset.read(alpha, out_shape=shape) != 0)
+    if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
+        return np.asarray(dataset.read_masks(1, out_shape=shape) != 0)
+    return None
