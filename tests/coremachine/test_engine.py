@@ -752,7 +752,7 @@ def test_the_aggregation_gets_everything_the_original_gave_it(bench: Bench) -> N
         (2, 0),
         (2, 1),
     ]
-    assert all(isinstance(result, TaskResult) and result.success for result in context.task_results)
+    assert all(result.success for result in context.task_results)
     assert context.task_results[3].result_data["result"] == 3
     assert job.result_data == {"total": 13}
 
