@@ -14,9 +14,13 @@
     ├── AccessDeniedError                     the credential may not do this
     ├── UnsupportedNameError                  a blob name the store cannot hold or we refuse to open
     ├── PreconditionFailedError               a conditional write found something else there
+    ├── RasterRefusedError                    a file is not opened: its kind, what it names, or its header's size
+    ├── RasterUnreadableError                 a raster is damaged or cut off
     ├── TransientError                        worth trying again, unchanged
     │   ├── ThrottledError                    the service asked us to slow down
     │   ├── StoreUnavailableError             the blob service cannot be reached
+    │   ├── DiskFullError                     not enough room for temporary files
+    │   ├── SourceChangedError                a blob was replaced while it was being read
     │   ├── LedgerUnavailableError            the ledger database cannot be reached
     │   └── CatalogUnavailableError           the catalog database cannot be reached, or is locked too long
     ├── CatalogError                          the STAC catalog is damaged, of another version, or lost what was written
@@ -80,6 +84,14 @@ class PreconditionFailedError(GeoAssetsError):
     """A conditional write found another version, or something where nothing was expected."""
 
 
+class RasterRefusedError(GeoAssetsError):
+    """A file is not opened: no raster we know, one that names other files, or one whose header asks for too much."""
+
+
+class RasterUnreadableError(GeoAssetsError):
+    """A raster is damaged or cut off."""
+
+
 class TransientError(GeoAssetsError):
     """Worth trying again, unchanged."""
 
@@ -90,6 +102,14 @@ class ThrottledError(TransientError):
 
 class StoreUnavailableError(TransientError):
     """The blob service cannot be reached."""
+
+
+class DiskFullError(TransientError):
+    """There is not enough room for temporary files; other tasks give theirs back when they end."""
+
+
+class SourceChangedError(TransientError):
+    """A blob was replaced while it was being read."""
 
 
 class LedgerUnavailableError(TransientError):

@@ -99,6 +99,17 @@ class Settings(BaseSettings):
     task_memory_mb: int = Field(4096, ge=64, description="Memory limit of a worker process (data segment), MB.")
     task_file_size_mb: int = Field(65536, ge=1, description="Largest file a worker process may write, MB.")
 
+    # Rasters: what a header may declare before anything is read
+    raster_max_pixels: int = Field(100_000_000_000, ge=1, description="Most pixels (width × height) of a raster.")
+    raster_max_bands: int = Field(4096, ge=1, description="Most bands of a raster.")
+    raster_max_unpacked_gb: int = Field(1024, ge=1, description="Most GB a raster may have unpacked, all bands.")
+    raster_max_block_mb: int = Field(512, ge=1, description="Largest strip or tile of a raster, MB unpacked.")
+    raster_max_blocks: int = Field(50_000_000, ge=1, description="Most strips or tiles of a raster.")
+    raster_max_ratio: int = Field(
+        10_000, ge=1, description="Most unpacked bytes a byte of the file, for rasters above 1 GB unpacked."
+    )
+    disk_reserve_mb: int = Field(512, ge=0, description="MB that temporary files leave free on their disk.")
+
     # Freshness of container jobs
     listing_max_age: float = Field(
         0.0, ge=0, description="Seconds for which a finished listing or summary answers again; 0: always run anew."
@@ -130,6 +141,11 @@ class Settings(BaseSettings):
     def catalog_path(self) -> Path:
         """The folder of the static STAC catalog, absolute."""
         return (self.catalog_root or self.home / "catalog").expanduser().resolve()
+
+    @property
+    def scratch_path(self) -> Path:
+        """Where temporary files lie: local copies of blobs and results before they are published."""
+        return self.home_path / "scratch"
 
     @property
     def ledger_sqlalchemy_url(self) -> str:

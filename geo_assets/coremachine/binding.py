@@ -4,6 +4,7 @@ What belongs here: filling in defaults for what a plain class does not say, refu
 not: the contract itself (``contract``) and the list of our workflows (``geo_assets.jobs``).
 """
 
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,10 +143,32 @@ class Binding:
                 segments.append(Segment(first=stage.number, last=stage.number, fans_out=fans_out))
         return segments
 
+    @property
+    def takes_keys(self) -> bool:
+        """Whether parameters follow from a key, so that jobs can be submitted by keys and prefix."""
+        base = Workflow.__dict__["partition_name"]
+        own = inspect.getattr_static(self.workflow, "partition_name", base) is not base
+        return self.key_parameter is not None or own
+
+    def parameters_of_key(self, key: str, others: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters of the job for one key (as people write it), with the other parameters given.
+
+        Raises:
+            ParameterError: nothing follows from this key.
+        """
+        if self.key_parameter is not None:
+            return {**others, self.key_parameter: key}
+        own: dict[str, Any] | None = self._hook("parameters_for_partition")(key)
+        if own is None:
+            msg = f"{self.job_type}: no parameters follow from the key '{key}'"
+            raise ParameterError(msg)
+        return {**own, **others}
+
     def partition_key(self, params: Mapping[str, Any], job_id: str) -> PartitionKey:
         """The partition a job with these parameters materializes."""
         if self.key_parameter is None:
-            return encode_partition_key(job_id)
+            name: str = self._hook("partition_name")(params, job_id)
+            return encode_partition_key(name)
         if self.key_parameter not in params:
             msg = (
                 f"{self.workflow.__name__}.validate_job_parameters leaves out '{self.key_parameter}', which is to be"

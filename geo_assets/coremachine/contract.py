@@ -362,6 +362,15 @@ class Workflow:
         return {cls.key_parameter: partition_key} if cls.key_parameter else None
 
     @classmethod
+    def partition_name(cls, params: Mapping[str, Any], job_id: str) -> str:
+        """Name of the partition where no single parameter is the key; the default is the job id.
+
+        A class that overrides it also overrides ``parameters_for_partition``, its inverse.
+        """
+        del params
+        return job_id
+
+    @classmethod
     def keys_with_prefix(cls, prefix: str, services: Mapping[str, Any]) -> Iterable[str]:
         """Existing values of the key parameter that start with ``prefix`` (for submission by prefix)."""
         del prefix, services
@@ -384,7 +393,7 @@ def _explain(job_type: str, model: type[BaseModel], error: ValidationError) -> s
         if isinstance(cause, ValueError):
             sentences.append(str(cause))
         elif problem["type"] == "extra_forbidden":
-            known = ", ".join(model.model_fields)
+            known = ", ".join(field.alias or field_name for field_name, field in model.model_fields.items())
             sentences.append(f"{job_type}: unknown parameter '{name}'; it takes: {known}")
         elif problem["type"] == "missing":
             sentences.append(f"{name} is required")

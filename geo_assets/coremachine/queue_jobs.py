@@ -35,17 +35,18 @@ def build_submit_job(binding: Binding) -> dg.JobDefinition:
             bool, is_required=False, default_value=False, description="Run even where a recorded answer would do."
         ),
     }
-    if binding.key_parameter is not None:
+    if binding.takes_keys:
+        key_name = binding.key_parameter or "the partition key, such as container/blob"
         config["keys"] = dg.Field(
             [str],
             is_required=False,
             default_value=[],
-            description=f"Values of {binding.key_parameter}: one job each, with the same other parameters.",
+            description=f"Values of {key_name}: one job each, with the same other parameters.",
         )
         config["prefix"] = dg.Field(
             str,
             is_required=False,
-            description=f"Every existing {binding.key_parameter} that starts with this, one job each.",
+            description=f"Every existing value of {key_name} that starts with this, one job each.",
         )
 
     @dg.op(
@@ -250,7 +251,7 @@ def _parameters_config(binding: Binding) -> Any:
         )
     return dg.Shape(  # type: ignore[no-untyped-call]
         {
-            name: dg.Field(
+            field.alias or name: dg.Field(
                 _config_type(field.annotation),
                 # whether a missing one is an error is for the workflow to say, which words it better
                 is_required=False,

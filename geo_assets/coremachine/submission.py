@@ -195,7 +195,7 @@ def submit_keys(
     others = dict(params or {})
     if not keys and prefix is None:
         return submit_many(machine, job_type, [others], force=force, submitted_by=submitted_by)
-    if binding.key_parameter is None:
+    if not binding.takes_keys:
         msg = f"{job_type} has no key parameter, so it takes neither keys nor a prefix; give its parameters"
         raise ParameterError(msg)
     wanted = list(dict.fromkeys(keys))
@@ -205,7 +205,7 @@ def submit_keys(
             msg = f"{job_type}: nothing starts with the prefix '{prefix}'"
             raise ParameterError(msg)
         wanted = list(dict.fromkeys([*wanted, *matching]))
-    params_list = [{**others, binding.key_parameter: key} for key in wanted]
+    params_list = [binding.parameters_of_key(key, others) for key in wanted]
     return submit_many(machine, job_type, params_list, force=force, submitted_by=submitted_by)
 
 

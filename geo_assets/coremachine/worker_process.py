@@ -56,6 +56,21 @@ _SECRET_NAMES = re.compile(
     r"|PASSWORD|PASSWD|SECRET|CREDENTIAL|CONNECTION_?STRING|SAS_TOKEN",
     re.IGNORECASE,
 )
+GDAL_HARDENING: dict[str, str] = {
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",  # no /vsicurl and its kin: a path in a file cannot call out
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar beside the file is looked for
+    # Drivers of files that name other files or addresses. No fence by itself: WarpedVRT registers VRT again, so files
+    # are opened with exactly one driver, and VRT is kept from raw files and Python besides
+    "GDAL_SKIP": "VRT,GTI,DERIVED,GDALG,WMS,WMTS,WCS,HTTP,PLMOSAIC,EEDA,EEDAI,DAAS,STACTA,STACIT,KMLSUPEROVERLAY,MRF",
+    "OGR_SKIP": "VRT",
+    "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "GDAL_HTTP_TIMEOUT": "5",
+    "GDAL_HTTP_CONNECTTIMEOUT": "5",
+    "GDAL_HTTP_MAX_RETRY": "0",
+    "PROJ_NETWORK": "OFF",
+}
+"""Variables that keep GDAL and PROJ, where a handler uses them, from other files and from the network."""
 _PARENT_CHECK_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 _MIB = 1024 * 1024
@@ -90,9 +105,7 @@ def worker_environment(environment: Mapping[str, str] | None = None) -> dict[str
     """
     given = os.environ if environment is None else environment
     kept = {name: value for name, value in given.items() if not _SECRET_NAMES.search(name) and redact(value) == value}
-    kept["CPL_VSIL_CURL_ALLOWED_FILENAME"] = "none"  # no /vsicurl and its kin: a path in a file cannot call out
-    kept["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"  # no sidecar beside the file is looked for
-    return kept
+    return kept | GDAL_HARDENING
 
 
 def find_handler(module: str, qualname: str) -> Handler:

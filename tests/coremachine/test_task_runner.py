@@ -31,7 +31,7 @@ from geo_assets.coremachine.task_runner import (
     require_enforceable,
     worker_environment,
 )
-from geo_assets.coremachine.worker_process import Limits, Request
+from geo_assets.coremachine.worker_process import GDAL_HARDENING, Limits, Request
 from geo_assets.errors import ContractError
 from geo_assets.settings import Settings
 from tests.coremachine import handlers_for_tests as handlers
@@ -384,7 +384,7 @@ def test_workers_see_no_credentials(open_process_runner: OpenProcessRunner, monk
 
 def test_an_environment_can_be_given() -> None:
     kept = worker_environment({"PATH": "/bin", "AZURE_TENANT_ID": "x", "KEYBOARD": "de"})
-    assert kept.keys() == {"PATH", "KEYBOARD", "CPL_VSIL_CURL_ALLOWED_FILENAME", "GDAL_DISABLE_READDIR_ON_OPEN"}
+    assert kept.keys() == {"PATH", "KEYBOARD"} | GDAL_HARDENING.keys()
 
 
 def test_workers_load_neither_dagster_nor_geodata_libraries(open_process_runner: OpenProcessRunner) -> None:

@@ -1,0 +1,386 @@
+"""The ``validate_raster_job`` workflow: one raster blob, read whole, with a verdict.
+
+What belongs here: its parameters, stage, task, handler and aggregation.  What does not: the checks
+(``geo_assets.raster.validate``).
+
+**The division of labour.**  :func:`validate_raster` runs in a thread of the run's process, where the blob store is. It
+copies the blob to a private file and gives the path to the sandbox, which runs
+:func:`~geo_assets.raster.validate.validate_raster_file` in a worker process under limits, without credentials; nothing
+in this module opens the file.
+
+Against the original, on purpose: see the section ``validate_raster_job`` of ``docs/decisions.md``.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+
+from geo_assets.coremachine.contract import (
+    Handler,
+    JobExecutionContext,
+    OutcomeKind,
+    TaskContext,
+    Workflow,
+    WorkflowParameters,
+)
+from geo_assets.coremachine.identity import task_id
+from geo_assets.coremachine.sandbox import Sandbox
+from geo_assets.coremachine.task_outcome import TaskOutcome
+from geo_assets.errors import ParameterError, RasterRefusedError, UnsupportedNameError
+from geo_assets.jobs.container_parameters import check_container
+from geo_assets.settings import Settings, get_settings
+from geo_assets.stores.blobs import BlobStore, check_blob_name
+
+__all__ = [
+    "RasterParameters",
+    "ValidateRasterJob",
+    "blob_of_partition",
+    "raster_keys_with_prefix",
+    "raster_metadata",
+    "validate_raster",
+    "validation_parameters",
+]
+
+RASTER_TYPES = ("auto", "rgb", "rgba", "dem", "categorical", "multispectral", "nir", "grayscale", "continuous")
+"""As ``geo_assets.raster.validate.RASTER_TYPE_PARAMETERS``, which brings GDAL along; a test compares the two."""
+_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".img", ".ntf", ".nitf", ".nc", ".h5", ".hdf5",
+             ".asc", ".hgt")  # fmt: skip
+
+
+class RasterParameters(WorkflowParameters):
+    """Parameters of ``validate_raster_job``, and the first ones of ``process_raster``."""
+
+    blob_name: str = Field(description="Name of the raster blob in its container.")
+    container_name: str | None = Field(
+        None, description="Container of the blob. Default: the bronze container (GEO_ASSETS_BRONZE_CONTAINER)."
+    )
+    input_crs: str | None = Field(
+        None,
+        description="CRS of the raster, such as EPSG:32618: needed where the file has none, compared where it has one.",
+    )
+    raster_type: str = Field("auto", description=f"What the raster is: {', '.join(RASTER_TYPES)}.")
+    strict_mode: bool = Field(
+        default=False, description="Whether warnings of severity HIGH and CRITICAL make it invalid."
+    )
+    skip_validation: bool = Field(
+        default=False, alias="_skip_validation", description="For tests only: say valid without looking."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_blob(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "blob_name" not in data:
+            raise ValueError("blob_name is required")
+        return data
+
+    # mode "plain": these rules stand alone, in the original's words
+
+    @field_validator("blob_name", mode="plain")
+    @classmethod
+    def _check_blob(cls, value: Any) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError("blob_name must be a non-empty string")
+        if value.startswith("/vsi") or "://" in value:
+            raise ValueError("blob_name is the name of a blob in its container, not an address or a GDAL path")
+        try:
+            return check_blob_name(value.strip())
+        except UnsupportedNameError as error:
+            raise ValueError(f"blob_name cannot be used: {error}") from None
+
+    @field_validator("container_name", mode="plain")
+    @classmethod
+    def _check_container(cls, value: Any) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError("container_name must be a non-empty string")
+        return check_container(value.strip())
+
+    @field_validator("input_crs", mode="plain")
+    @classmethod
+    def _check_crs(cls, value: Any) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError("input_crs must be a non-empty string")
+        from geo_assets.raster.crs import parse_crs  # noqa: PLC0415 - brings GDAL along
+
+        try:
+            parse_crs(value)
+        except ParameterError as error:
+            raise ValueError(f"input_crs: {error}") from None
+        return value.strip()
+
+    @field_validator("raster_type", mode="plain")
+    @classmethod
+    def _check_type(cls, value: Any) -> str:
+        if not isinstance(value, str) or value not in RASTER_TYPES:
+            raise ValueError(f"raster_type must be one of {', '.join(RASTER_TYPES)}; got {value!r}")
+        return value
+
+    @field_validator("strict_mode", mode="plain")
+    @classmethod
+    def _check_strict(cls, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError("strict_mode must be a boolean")  # noqa: TRY004 - pydantic wants ValueError
+        return value
+
+    @field_validator("skip_validation", mode="plain")
+    @classmethod
+    def _check_skip(cls, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError("_skip_validation must be a boolean")  # noqa: TRY004 - pydantic wants ValueError
+        return value
+
+
+def validation_parameters(job_params: Mapping[str, Any]) -> dict[str, Any]:
+    """The validate task's parameters from those of a job: the container named, and no address of the blob."""
+    return {
+        "blob_name": job_params["blob_name"],
+        "container_name": job_params.get("container_name") or get_settings().bronze_container,
+        "input_crs": job_params.get("input_crs"),
+        "raster_type": job_params.get("raster_type", "auto"),
+        "strict_mode": job_params.get("strict_mode", False),
+        "_skip_validation": job_params.get("_skip_validation", False),
+    }
+
+
+def validate_raster(params: dict[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
+    """Fetch the blob, have it judged in the sandbox, and return the verdict.
+
+    Raises:
+        BlobNotFoundError, TransientError: as :func:`~geo_assets.raster.local_copy.local_copy`.
+    """
+    if params.get("_skip_validation"):
+        return {
+            "success": True,
+            "result": {
+                "valid": True,
+                "validation_skipped": True,
+                "message": "Validation skipped (_skip_validation is for tests only)",
+            },
+        }
+    # here and not above: GDAL is loaded where a raster is at work, not wherever the registry is
+    from geo_assets.raster.local_copy import local_copy  # noqa: PLC0415
+    from geo_assets.raster.open import RasterBudget  # noqa: PLC0415
+    from geo_assets.raster.validate import validate_raster_file  # noqa: PLC0415
+
+    services = TaskContext(context).services
+    blobs: BlobStore = services["blobs"]
+    settings: Settings = services["settings"]
+    sandbox: Sandbox = services["sandbox"]
+    container, name = params["container_name"], params["blob_name"]
+    where = {"source_blob": name, "container_name": container}
+    try:
+        with local_copy(
+            blobs, container, name, scratch=settings.scratch_path, reserve_bytes=settings.disk_reserve_mb << 20
+        ) as copy:
+            request = {key: params.get(key) for key in ("input_crs", "raster_type", "strict_mode")}
+            budget = RasterBudget.from_settings(settings).as_dict()
+            request |= {"path": str(copy.path), "name": name, "budget": budget}
+            outcome = sandbox.call(validate_raster_file, request)
+            where |= {"source_etag": copy.properties.etag, "source_sha256": copy.sha256}
+    except RasterRefusedError as error:
+        message = str(error)
+        return _invalid("FILE_UNREADABLE", message, {"valid": False, **where, "warnings": []})
+    return handler_return(outcome, where)
+
+
+def handler_return(outcome: TaskOutcome, where: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn what came out of the sandbox into the handler's own return, with where the blob lies.
+
+    A worker that died or ran into a limit has no code of its own: the error is ``VALIDATION_ERROR`` with the reason.
+    """
+    data = outcome.result_data
+    if "result" in data or "error" in data:
+        found = data.get("result") or {}
+        head = {"valid": found.get("valid", False)}
+        answer = {**data, "result": {**head, **where, **{k: v for k, v in found.items() if k != "valid"}}}
+        return answer if outcome.traceback is None else {**answer, "traceback": outcome.traceback}
+    message = outcome.error or outcome.reason or "the worker process gave no answer"
+    return {
+        "success": False,
+        "outcome": OutcomeKind.FAILED.value,
+        "error": f"VALIDATION_ERROR: {message}",
+        "message": message,
+        "transient": outcome.transient,
+        "result": {"valid": False, **where, "warnings": []},
+    }
+
+
+def _invalid(code: str, message: str, result: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "success": False,
+        "outcome": OutcomeKind.INVALID.value,
+        "error": code,
+        "message": message,
+        "reason": f"{code}: {message}",
+        "result": result,
+    }
+
+
+def blob_of_partition(name: str) -> dict[str, Any] | None:
+    """Container and blob of a partition ``container/blob``; ``None`` where it names no blob."""
+    container, _, blob = name.partition("/")
+    return {"container_name": container, "blob_name": blob} if blob else None
+
+
+def raster_keys_with_prefix(blobs: BlobStore, prefix: str) -> Iterator[str]:
+    """Names ``container/blob`` of blobs that look like rasters and whose name starts with ``container/prefix``."""
+    container, _, start = prefix.partition("/")
+    for batch in blobs.list_blobs(container, start):
+        problems = batch.column("problem").to_pylist()
+        for name, problem in zip(batch.column("name").to_pylist(), problems, strict=True):
+            if problem is None and name is not None and name.lower().endswith(_SUFFIXES):
+                yield f"{container}/{name}"
+
+
+def raster_metadata(validation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a validation's result shows in the UI: the verdict, the bands, the warnings."""
+    shown: dict[str, Any] = {}
+    kind = validation.get("raster_type") or {}
+    cog = validation.get("cog") or {}
+    plain = {
+        "verdict": "valid" if validation.get("valid") else "invalid",
+        "raster_type": kind.get("detected_type"),
+        "type_confidence": kind.get("confidence"),
+        "type_evidence": "; ".join(kind.get("evidence") or ()) or None,
+        "size": " x ".join(str(n) for n in reversed(validation.get("shape") or ())) or None,
+        "band_count": validation.get("band_count"),
+        "dtype": validation.get("dtype"),
+        "crs": (validation.get("source_crs") or "")[:200] or None,
+        "bounds": validation.get("bounds"),
+        "size_mb": validation.get("size_mb"),
+        "already_cog": cog.get("valid"),
+        "cog_why": cog.get("why"),
+    }
+    shown.update({name: value for name, value in plain.items() if value is not None})
+    columns = ("band", "dtype", "minimum", "maximum", "mean", "stddev", "valid_percent", "nan_count")
+    bands = [{name: band.get(name) for name in columns} for band in (validation.get("statistics") or ())[:50]]
+    if bands:
+        shown["bands"] = bands
+    warnings = [
+        {name: warning.get(name) for name in ("severity", "type", "message")}
+        for warning in validation.get("warnings") or ()
+    ]
+    if warnings:
+        shown["warnings"] = warnings
+    return shown
+
+
+class ValidateRasterJob(Workflow):
+    """Whether a raster is whole, placed on Earth, and what it is."""
+
+    job_type = "validate_raster_job"
+    description = "Validates a raster: every block read, CRS, bounds, bit depth, type, whether it is a COG already"
+    Parameters = RasterParameters
+    stages: ClassVar[list[dict[str, Any]]] = [
+        {
+            "number": 1,
+            "name": "validate",
+            "task_type": "validate_raster",
+            "description": "Read the raster whole and judge it",
+            "parallelism": "single",
+        },
+    ]
+    handlers: ClassVar[Mapping[str, Handler]] = {"validate_raster": validate_raster}
+
+    asset = "raster_validation"
+    partition_set = "raster_blobs"
+    asset_deps = ("container_contents",)
+    group = "rasters"
+    kinds: ClassVar[frozenset[str]] = frozenset({"tiff", "gdal"})
+    execution = "thread"  # with the dangerous part in the sandbox
+
+    @classmethod
+    def parameters_to_dict(cls, model: WorkflowParameters) -> dict[str, Any]:
+        """All parameters with their defaults, under the names the original hashed."""
+        return model.model_dump(mode="json", by_alias=True)
+
+    @classmethod
+    def create_tasks_for_stage(
+        cls,
+        stage: int,
+        job_params: dict[str, Any],
+        job_id: str,
+        previous_results: list[dict[str, Any]] | None = None,
+    ) -> list[dict[str, Any]]:
+        """The one task."""
+        del previous_results
+        if stage != 1:
+            return []
+        return [
+            {
+                "task_id": task_id(job_id, 1, "validate"),
+                "task_type": "validate_raster",
+                "parameters": validation_parameters(job_params),
+            }
+        ]
+
+    @classmethod
+    def create_job_record(cls, job_id: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The record with the metadata the original wrote."""
+        record = super().create_job_record(job_id, params)
+        record["metadata"] |= {name: params.get(name) for name in ("blob_name", "container_name", "raster_type")}
+        return record
+
+    @classmethod
+    def aggregate_job_results(cls, context: JobExecutionContext) -> dict[str, Any]:
+        """The verdict, also where it is a bad one."""
+        head = {
+            "job_type": cls.job_type,
+            "blob_name": context.parameters.get("blob_name"),
+            "container_name": context.parameters.get("container_name") or get_settings().bronze_container,
+        }
+        if not context.task_results:
+            return {**head, "validation_status": "failed", "error": "No task results found"}
+        task = context.task_results[0]
+        data = task.result_data
+        found = {
+            **(data.get("result") or {}),
+            **{name: data[name] for name in ("error", "message") if data.get(name) is not None},
+        }
+        if not found and task.error_details:
+            found = {"valid": False, "error": task.error_details}
+        return {
+            **head,
+            "validation_status": "passed" if task.success and found.get("valid") else "failed",
+            "validation_result": found,
+            "tasks_executed": len(context.task_results),
+            "task_status": task.status.value,
+        }
+
+    # Hooks
+
+    @classmethod
+    def partition_name(cls, params: Mapping[str, Any], job_id: str) -> str:
+        """``container/blob``."""
+        del job_id
+        return f"{params.get('container_name') or get_settings().bronze_container}/{params['blob_name']}"
+
+    @classmethod
+    def parameters_for_partition(cls, partition_key: str) -> dict[str, Any] | None:
+        """Container and blob; everything else is left to its default."""
+        return blob_of_partition(partition_key)
+
+    @classmethod
+    def source_version(cls, params: dict[str, Any], services: Mapping[str, Any]) -> str | None:
+        """The blob's ETag.
+
+        Raises:
+            BlobNotFoundError, ContainerNotFoundError: there is nothing to validate.
+        """
+        container = params.get("container_name") or get_settings().bronze_container
+        etag: str = services["blobs"].head(container, params["blob_name"]).etag
+        return etag
+
+    @classmethod
+    def keys_with_prefix(cls, prefix: str, services: Mapping[str, Any]) -> Iterable[str]:
+        """Rasters whose ``container/blob`` starts with ``prefix``."""
+        return raster_keys_with_prefix(services["blobs"], prefix)
+
+    @classmethod
+    def materialization_metadata(cls, result: dict[str, Any]) -> dict[str, Any]:
+        """The verdict, a table of bands, a table of warnings."""
+        return raster_metadata(result.get("validation_result") or {})
