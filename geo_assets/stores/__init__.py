@@ -9,9 +9,9 @@ from typing import Any
 
 from geo_assets.errors import SettingsError
 from geo_assets.settings import Settings
-from geo_assets.stores.blobs import LISTING_SCHEMA, BlobProperties, BlobStore
+from geo_assets.stores.blobs import FULL_LISTING_SCHEMA, LISTING_SCHEMA, BlobProperties, BlobStore, Detail
 
-__all__ = ["LISTING_SCHEMA", "BlobProperties", "BlobStore", "open_blob_store"]
+__all__ = ["FULL_LISTING_SCHEMA", "LISTING_SCHEMA", "BlobProperties", "BlobStore", "Detail", "open_blob_store"]
 
 
 def open_blob_store(settings: Settings, *, credential: Any = None) -> BlobStore:

@@ -3,13 +3,15 @@
 What belongs here: :class:`AzureBlobStore`, obstore's sync API for listing and data, the Azure SDK for what obstore
 lacks.  What does not: signing in (``azure_access``), the meaning of error answers (``azure_errors``).
 
-The SDK does four things here: containers; writing in blocks with ids of our own, so that two writers of one name
-cannot mix their blocks; listing by a text prefix that is no folder; and the listing's fallback.  obstore's listing
-(a thirtieth of the SDK's CPU time) fails as a whole for one name that it cannot parse, and silently drops a slash
-at either end of a name.  The first is an exception; the second shows as names out of order.  Either way the SDK
-lists the container again, and what was given already is left out, by a hash of 8 bytes a name.
+The SDK does five things here: containers; writing in blocks with ids of our own, so that two writers of one name
+cannot mix their blocks; listing with metadata, tags and hashes, which obstore leaves out; listing by a text prefix
+that is no folder; and the listing's fallback.  obstore's listing (a thirtieth of the SDK's CPU time) fails as a
+whole for one name that it cannot parse, and silently drops a slash at either end of a name.  The first is an
+exception; the second shows as names out of order.  Either way the SDK lists the container again, and what was given
+already is left out, by a hash of 8 bytes a name.
 """
 
+import itertools
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,6 +44,7 @@ from geo_assets.stores.azure_errors import Answer, translated
 from geo_assets.stores.blobs import (
     LISTING_SCHEMA,
     BlobProperties,
+    Detail,
     PutMode,
     check_blob_name,
     check_container_name,
@@ -50,11 +53,14 @@ from geo_assets.stores.blobs import (
     unsupported,
 )
 from geo_assets.stores.obstore_values import (
+    FullRow,
     Row,
     attributes,
     batch_of,
+    batch_of_full_rows,
     batch_of_rows,
     folder_of,
+    json_of,
     properties_of,
     put_mode,
 )
@@ -65,6 +71,7 @@ if TYPE_CHECKING:
 __all__ = ["AzureBlobStore"]
 
 _PAGE = 5000
+_NO_TAGS = frozenset({400, 403, 409})
 _BLOCK = 8 * 1024 * 1024
 _MOST_IN_ONE_PUT = 32 * 1024 * 1024
 _SCOPE = "https://storage.azure.com/.default"
@@ -126,9 +133,12 @@ class AzureBlobStore:
 
     # --- listing
 
-    def list_blobs(self, container: str, prefix: str = "") -> Iterator[pa.RecordBatch]:
+    def list_blobs(self, container: str, prefix: str = "", detail: Detail = "basic") -> Iterator[pa.RecordBatch]:
         """Stream the blobs whose name starts with ``prefix``."""
         check_container_name(container)
+        if detail == "full":
+            yield from self._list_fully(container, prefix)
+            return
         if prefix and (not prefix.endswith("/") or folder_of(prefix) is None):
             # obstore's prefixes are whole folders; the service takes any text
             yield from self._list_with_sdk(container, prefix, given=[])
@@ -159,17 +169,35 @@ class AzureBlobStore:
         self, container: str, prefix: str, *, given: list[NDArray[np.uint64]]
     ) -> Iterator[pa.RecordBatch]:
         seen = np.unique(np.concatenate(given)) if given else np.empty(0, np.uint64)
-        client = self._service.get_container_client(container)
         with self._translating(container):
-            pages = client.list_blobs(name_starts_with=prefix or None, results_per_page=_PAGE).by_page()
-            for page in pages:
-                blobs = list(page)
+            for blobs in self._pages(container, prefix, include=[]):
                 if len(seen) and blobs:
                     hashes = pl.Series([blob.name for blob in blobs], dtype=pl.String).hash().to_numpy()
                     keep = ~np.isin(hashes, seen)
                     blobs = [blob for blob, kept in zip(blobs, keep, strict=True) if kept]
                 if blobs:
                     yield batch_of_rows(_row_of(blob) for blob in blobs)
+
+    def _list_fully(self, container: str, prefix: str) -> Iterator[pa.RecordBatch]:
+        """With metadata and tags; without tags where the account has none (a file system) or we may not see them."""
+        pages = self._pages(container, prefix, include=["metadata", "tags"])
+        with self._translating(container):
+            try:
+                first = next(pages, [])
+            except AzureError as error:
+                if Answer.of(error).status not in _NO_TAGS:
+                    raise
+                pages = self._pages(container, prefix, include=["metadata"])
+                first = next(pages, [])
+            for blobs in itertools.chain([first], pages):
+                if blobs:
+                    yield batch_of_full_rows(_full_row_of(blob) for blob in blobs)
+
+    def _pages(self, container: str, prefix: str, *, include: list[str]) -> Iterator[list[Any]]:
+        client = self._service.get_container_client(container)
+        found = client.list_blobs(name_starts_with=prefix or None, include=include or None, results_per_page=_PAGE)
+        for page in found.by_page():
+            yield list(page)
 
     # --- reading
 
@@ -194,6 +222,21 @@ class AzureBlobStore:
             # at the end of a blob and in an empty one, obstore stumbles over the answer itself: no status
             if answer.status in (416, None) and start >= self.head(container, name).size:
                 return b""
+            raise self._translated(answer, container, name) from None
+
+    def read_start(self, container: str, name: str, length: int) -> tuple[bytes, BlobProperties]:
+        """The first bytes of one blob and its properties, in one request; an empty blob takes a second one."""
+        store = self._store(container)
+        try:
+            found = obstore.get(store, check_blob_name(name), options={"range": (0, length)})
+            return bytes(found.bytes()), properties_of(found.meta, found.attributes)
+        except (BaseError, OSError) as error:
+            answer = Answer.of(error)
+            # the service refuses the range, or obstore stumbles over the answer
+            if answer.status in (416, None):
+                properties = self.head(container, name)
+                if properties.size == 0:
+                    return b"", properties
             raise self._translated(answer, container, name) from None
 
     def read(self, container: str, name: str) -> bytes:
@@ -377,6 +420,12 @@ def _row_of(blob: Any) -> Row:
     problem = name_problem(blob.name)
     name = blob.name if problem is None else printable(blob.name)
     return name, blob.size or 0, blob.last_modified, _quoted(blob.etag), problem
+
+
+def _full_row_of(blob: Any) -> FullRow:
+    settings = blob.content_settings
+    md5 = bytes(settings.content_md5).hex() if settings.content_md5 else None
+    return *_row_of(blob), settings.content_type, md5, json_of(blob.metadata), json_of(blob.tags)
 
 
 def _with_quoted_etags(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -19,9 +19,11 @@ import pyarrow as pa
 from geo_assets.errors import UnsupportedNameError
 
 __all__ = [
+    "FULL_LISTING_SCHEMA",
     "LISTING_SCHEMA",
     "BlobProperties",
     "BlobStore",
+    "Detail",
     "PutMode",
     "check_blob_name",
     "check_container_name",
@@ -33,6 +35,9 @@ __all__ = [
 PutMode = Literal["overwrite", "create"]
 """``overwrite`` replaces what is there; ``create`` refuses to."""
 
+Detail = Literal["basic", "full"]
+"""How much a listing says: what every listing has, or all the store can tell without a request per blob."""
+
 _FIELDS: "list[pa.Field[Any]]" = [
     pa.field("name", pa.string(), nullable=False),
     pa.field("size", pa.int64(), nullable=False),
@@ -42,6 +47,18 @@ _FIELDS: "list[pa.Field[Any]]" = [
 ]
 LISTING_SCHEMA = pa.schema(_FIELDS)
 """Columns of a listing's batches. ``problem`` says why a row cannot be opened; null for ordinary blobs."""
+
+FULL_LISTING_SCHEMA = pa.schema(
+    [
+        *_FIELDS,
+        pa.field("content_type", pa.string()),
+        pa.field("content_md5", pa.string()),
+        pa.field("metadata", pa.string()),
+        pa.field("tags", pa.string()),
+    ]
+)
+"""Columns with ``detail="full"``; null where the store does not say. ``content_md5`` is hexadecimal, ``metadata`` and
+``tags`` are JSON objects of texts as text."""
 
 MAX_BLOB_NAME = 1024
 """Longest blob name in characters, Azure's limit."""
@@ -96,10 +113,16 @@ class BlobStore(Protocol):
         """Make the container; nothing happens where it exists."""
         ...
 
-    def list_blobs(self, container: str, prefix: str = "") -> Iterator[pa.RecordBatch]:
-        """Stream the blobs whose name starts with ``prefix``, as batches of :data:`LISTING_SCHEMA`.
+    def list_blobs(self, container: str, prefix: str = "", detail: Detail = "basic") -> Iterator[pa.RecordBatch]:
+        """Stream the blobs whose name starts with ``prefix``.
 
         Never fails for one name.  ``prefix`` is text, not a folder: ``a/b`` matches ``a/bc``.
+
+        Args:
+            container: which.
+            prefix: what names start with.
+            detail: ``basic`` gives batches of :data:`LISTING_SCHEMA`; ``full``, which may take many times as long, of
+                :data:`FULL_LISTING_SCHEMA`.
         """
         ...
 
@@ -112,6 +135,13 @@ class BlobStore(Protocol):
 
         Raises:
             ValueError: ``start`` or ``length`` is negative.
+        """
+        ...
+
+    def read_start(self, container: str, name: str, length: int) -> tuple[bytes, BlobProperties]:
+        """The first ``length`` bytes (1 or more; fewer where the blob ends) and the properties, of one version.
+
+        One request, but for empty blobs.
         """
         ...
 

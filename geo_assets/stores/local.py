@@ -12,6 +12,7 @@ obstore reads; listing and writing are done here, for reasons tried out with obs
 """
 
 import fcntl
+import mimetypes
 import os
 import re
 import stat
@@ -37,6 +38,7 @@ from geo_assets.errors import (
 )
 from geo_assets.stores.blobs import (
     BlobProperties,
+    Detail,
     PutMode,
     check_blob_name,
     check_container_name,
@@ -44,7 +46,7 @@ from geo_assets.stores.blobs import (
     printable,
     unsupported,
 )
-from geo_assets.stores.obstore_values import Row, batch_of_rows, put_mode
+from geo_assets.stores.obstore_values import FullRow, Row, batch_of_full_rows, batch_of_rows, put_mode
 
 __all__ = ["LocalBlobStore"]
 
@@ -112,8 +114,10 @@ class LocalBlobStore:
 
     # --- listing
 
-    def list_blobs(self, container: str, prefix: str = "") -> Iterator[pa.RecordBatch]:
+    def list_blobs(self, container: str, prefix: str = "", detail: Detail = "basic") -> Iterator[pa.RecordBatch]:
         """Stream the blobs whose name starts with ``prefix``, in the order of their names' bytes.
+
+        A file has no content type, hash, metadata or tags: the full detail adds the type that its name suggests.
 
         Links that stay within the container are blobs like others if they lead to a regular file. Rows with a
         problem: links to anywhere else, folders that cannot be read, pipes, sockets and devices.
@@ -123,10 +127,10 @@ class LocalBlobStore:
         for row in self._walk(container, folder, os.fsencode(prefix)):
             rows.append(row)
             if len(rows) == _BATCH:
-                yield batch_of_rows(rows)
+                yield _batch(rows, detail)
                 rows = []
         if rows:
-            yield batch_of_rows(rows)
+            yield _batch(rows, detail)
 
     def _walk(self, container: str, folder: Path, prefix: bytes) -> Iterator[Row]:
         base = os.fsencode(folder)
@@ -167,6 +171,23 @@ class LocalBlobStore:
             return b""
         with self._reading(container, name):
             return bytes(LocalStore(folder).get_range(name, start=start, length=length))
+
+    def read_start(self, container: str, name: str, length: int) -> tuple[bytes, BlobProperties]:
+        """The first bytes of one blob, with the properties of the file that was opened."""
+        folder, _ = self._locate(container, name)
+        with self._reading(container, name):
+            # a pipe put in the file's place meanwhile must not hold us up
+            descriptor = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise self._missing(container, name)
+                data = os.read(descriptor, length)
+            finally:
+                os.close(descriptor)
+        return data, BlobProperties(
+            name=name, size=status.st_size, last_modified=_last_modified(status), etag=_etag(status), metadata={}
+        )
 
     def read(self, container: str, name: str) -> bytes:
         """The whole blob."""
@@ -417,6 +438,13 @@ def _row(folder: Path, base: bytes, name: bytes) -> Row | None:
     if problem is not None:
         text = printable(text)
     return text, status.st_size, _last_modified(status), _etag(status), problem
+
+
+def _batch(rows: list[Row], detail: Detail) -> pa.RecordBatch:
+    if detail == "basic":
+        return batch_of_rows(rows)
+    full: list[FullRow] = [(*row, mimetypes.guess_type(row[0], strict=False)[0], None, None, None) for row in rows]
+    return batch_of_full_rows(full)
 
 
 def _unreadable(name: bytes, error: OSError) -> Row | None:

@@ -3,19 +3,31 @@
 What belongs here: pure conversions shared by the stores built on obstore.  What does not: requests, errors.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from geo_assets.stores.blobs import LISTING_SCHEMA, BlobProperties, PutMode, name_problem
+from geo_assets.stores.blobs import FULL_LISTING_SCHEMA, LISTING_SCHEMA, BlobProperties, PutMode, name_problem
 
 if TYPE_CHECKING:  # these exist in obstore's stubs only
     from obstore import Attributes, ObjectMeta
     from obstore import PutMode as ObstorePutMode
 
-__all__ = ["Row", "attributes", "batch_of", "batch_of_rows", "folder_of", "properties_of", "put_mode"]
+__all__ = [
+    "FullRow",
+    "Row",
+    "attributes",
+    "batch_of",
+    "batch_of_full_rows",
+    "batch_of_rows",
+    "folder_of",
+    "json_of",
+    "properties_of",
+    "put_mode",
+]
 
 _STANDARD_ATTRIBUTES = frozenset(
     {
@@ -30,6 +42,9 @@ _STANDARD_ATTRIBUTES = frozenset(
 
 Row = tuple[str, int, datetime, str | None, str | None]
 """Name, size, last modified, ETag, problem."""
+
+FullRow = tuple[str, int, datetime, str | None, str | None, str | None, str | None, str | None, str | None]
+"""The same, then content type, content MD5, metadata, tags."""
 
 
 def batch_of(metas: "Sequence[ObjectMeta]") -> pa.RecordBatch:
@@ -49,9 +64,23 @@ def batch_of(metas: "Sequence[ObjectMeta]") -> pa.RecordBatch:
 
 def batch_of_rows(rows: Iterable[Row]) -> pa.RecordBatch:
     """One batch of a listing from plain rows."""
+    return _batch(rows, LISTING_SCHEMA)
+
+
+def batch_of_full_rows(rows: Iterable[FullRow]) -> pa.RecordBatch:
+    """One batch of a full listing from plain rows."""
+    return _batch(rows, FULL_LISTING_SCHEMA)
+
+
+def _batch(rows: Iterable[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
     columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, LISTING_SCHEMA, strict=True)]
-    return pa.record_batch(arrays, schema=LISTING_SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.record_batch(arrays, schema=schema)
+
+
+def json_of(values: Mapping[str, str] | None) -> str | None:
+    """Metadata or tags as a listing has them; null where there are none."""
+    return json.dumps(dict(values), sort_keys=True) if values else None
 
 
 def properties_of(meta: "ObjectMeta", found: "Attributes") -> BlobProperties:

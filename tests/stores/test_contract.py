@@ -4,6 +4,8 @@ What belongs here: what :class:`geo_assets.stores.blobs.BlobStore` promises.  Wh
 do or suffer (``test_local``, ``test_azure``).
 """
 
+import hashlib
+import json
 import unicodedata
 import uuid
 from collections.abc import Iterator
@@ -19,7 +21,8 @@ from geo_assets.errors import (
     PreconditionFailedError,
     UnsupportedNameError,
 )
-from geo_assets.stores.blobs import LISTING_SCHEMA, BlobStore
+from geo_assets.stores.blobs import FULL_LISTING_SCHEMA, LISTING_SCHEMA, BlobStore
+from geo_assets.stores.local import LocalBlobStore
 
 ODD_NAMES = [
     "with space.tif",
@@ -135,6 +138,7 @@ def test_a_name_not_all_stores_hold_is_refused_by_each(store: BlobStore, contain
         lambda: store.read(container, name),
         lambda: list(store.open_stream(container, name)),
         lambda: store.read_range(container, name, 0, 1),
+        lambda: store.read_start(container, name, 1),
         lambda: store.delete(container, name),
         lambda: store.uri(container, name),
     ):
@@ -161,6 +165,8 @@ def test_a_missing_container_is_named_with_its_store(store: BlobStore) -> None:
     for attempt in (
         lambda: list(store.list_blobs("nowhere")),
         lambda: list(store.list_blobs("nowhere", "prefix")),
+        lambda: list(store.list_blobs("nowhere", detail="full")),
+        lambda: store.read_start("nowhere", "a", 1),
         lambda: store.head("nowhere", "a"),
         lambda: store.read("nowhere", "a"),
         lambda: store.read_range("nowhere", "a", 0, 1),
@@ -179,6 +185,7 @@ def test_a_missing_blob_is_named(store: BlobStore, container: str) -> None:
         lambda: store.head(container, "gone.tif"),
         lambda: store.read(container, "gone.tif"),
         lambda: store.read_range(container, "gone.tif", 0, 1),
+        lambda: store.read_start(container, "gone.tif", 1),
         lambda: list(store.open_stream(container, "gone.tif")),
         lambda: store.delete(container, "gone.tif"),
     ):
@@ -247,6 +254,36 @@ def test_a_range_ends_where_the_blob_does(store: BlobStore, container: str) -> N
     for start, length in ((-1, 2), (0, -1)):
         with pytest.raises(ValueError, match="negative"):
             store.read_range(container, "b", start, length)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 100_000])
+def test_the_start_of_a_blob_comes_with_its_properties(store: BlobStore, container: str, size: int) -> None:
+    data = (bytes(range(256)) * 400)[:size]
+    etag = store.put(container, "dir/b.tif", data, content_type="image/tiff", metadata={"tier": "bronze"})
+    start, found = store.read_start(container, "dir/b.tif", 64)
+    assert start == data[:64]
+    assert found == store.head(container, "dir/b.tif")
+    assert (found.etag, found.size) == (etag, size)
+
+
+def test_a_full_listing_says_all_the_store_can_tell(store: BlobStore, container: str) -> None:
+    store.put(container, "a/some.tif", b"12345", content_type="image/tiff", metadata={"tier": "bronze", "n": "1"})
+    store.put(container, "plain", b"")
+    for prefix in ("", "a"):
+        batches = list(store.list_blobs(container, prefix, detail="full"))
+        assert all(batch.schema == FULL_LISTING_SCHEMA and batch.num_rows for batch in batches)
+        rows = {row["name"]: row for batch in batches for row in batch.to_pylist()}
+        assert set(rows) == ({"a/some.tif"} if prefix else {"a/some.tif", "plain"})
+        some = rows["a/some.tif"]
+        found = store.head(container, "a/some.tif")
+        assert (some["size"], some["etag"], some["problem"]) == (5, found.etag, None)
+        assert some["content_type"] == "image/tiff"
+        if isinstance(store, LocalBlobStore):  # a file has none
+            assert (some["metadata"], some["content_md5"]) == (None, None)
+        else:
+            assert json.loads(some["metadata"]) == {"tier": "bronze", "n": "1"}
+            assert some["content_md5"] == hashlib.md5(b"12345", usedforsecurity=False).hexdigest()
+    assert list(store.list_blobs(container, "zzz", detail="full")) == []
 
 
 def test_a_stream_gives_the_blob_in_chunks(store: BlobStore, container: str) -> None:
