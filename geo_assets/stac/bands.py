@@ -15,8 +15,28 @@ __all__ = ["bands", "bands_of_1_0", "common_name"]
 
 _STATISTICS = ("minimum", "maximum", "mean", "stddev", "count", "valid_percent")
 _COMMON_NAMES = frozenset(
-    "pan coastal blue green green05 yellow red rededge rededge071 rededge075 rededge078 nir nir08 nir09 cirrus swir16"
-    " swir22 lwir lwir11 lwir12".split()
+    [
+        "pan",
+        "coastal",
+        "blue",
+        "green",
+        "green05",
+        "yellow",
+        "red",
+        "rededge",
+        "rededge071",
+        "rededge075",
+        "rededge078",
+        "nir",
+        "nir08",
+        "nir09",
+        "cirrus",
+        "swir16",
+        "swir22",
+        "lwir",
+        "lwir11",
+        "lwir12",
+    ]
 )
 _OF_COLOUR = {
     "red": "red",
@@ -29,7 +49,9 @@ _OF_COLOUR = {
     "nir": "nir",
     "lwir": "lwir",
 }
-_DATA_TYPES = frozenset("int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split())
+_DATA_TYPES = frozenset(
+    ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
+)
 _COMPLEX_TYPES = {"complex64": "cfloat32", "complex128": "cfloat64", "complex_int16": "cint16"}
 
 

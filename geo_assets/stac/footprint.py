@@ -103,14 +103,16 @@ def georeference(dataset: Any) -> Georeference:
     if points and points_crs is not None:
         return Georeference(known_crs(points_crs), _by_transformer(GCPTransformer(points)), "gcps")
     if dataset.rpcs is not None:
-        return Georeference(_known_crs(CRS("OGC:CRS84").to_wkt()), _by_transformer(RPCTransformer(dataset.rpcs)), "rpcs")
+        return Georeference(
+            _known_crs(CRS("OGC:CRS84").to_wkt()), _by_transformer(RPCTransformer(dataset.rpcs)), "rpcs"
+        )
     if dataset.crs is None:
         raise NoItemError("the raster has no CRS, so its place on Earth is unknown: give its CRS when validating it")
     raise NoItemError("the raster has a CRS but no geotransform, control points or RPCs: georeference it first")
 
 
 def footprint(georeferenced: Georeference, *, width: int, height: int) -> Footprint:
-    """Compute the outline of a raster of ``width`` × ``height`` pixels.
+    """Compute the outline of a raster of ``width`` by ``height`` pixels.
 
     Raises:
         NoItemError: no part of it lies on Earth, or its outline has no area there.
@@ -183,7 +185,9 @@ def _to_lonlat(crs: KnownCrs) -> _ToGround:
     try:
         transformer = _transformer(crs)
     except ProjError as error:
-        raise NoItemError("the raster's CRS has no way to longitude and latitude (a local or engineering CRS)") from error
+        raise NoItemError(
+            "the raster's CRS has no way to longitude and latitude (a local or engineering CRS)"
+        ) from error
 
     def lonlat(x: _Floats, y: _Floats) -> tuple[_Floats, _Floats]:
         lon, lat = transformer.transform(x, y)
@@ -201,9 +205,7 @@ def _edge(pixels: _Pixels, steps: int) -> tuple[_Floats, _Floats]:
     return columns, rows
 
 
-def _visible_edge(
-    pixels: _Pixels, to_lonlat: _ToGround
-) -> tuple[tuple[float, float], _Floats, _Floats]:
+def _visible_edge(pixels: _Pixels, to_lonlat: _ToGround) -> tuple[tuple[float, float], _Floats, _Floats]:
     """Middle and edge of the part of a raster that lies on Earth, by bisection from the middle outwards."""
     grid = np.linspace(0.0, 1.0, 65)
     columns, rows = (axis.ravel() for axis in np.meshgrid(grid * pixels.width, grid * pixels.height))

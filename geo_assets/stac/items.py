@@ -28,6 +28,7 @@ __all__ = [
     "provenance_properties",
     "rfc3339",
     "same_item",
+    "without_nulls",
     "without_structural_links",
 ]
 
@@ -135,9 +136,30 @@ def without_structural_links(item: Mapping[str, Any]) -> dict[str, Any]:
     return {**item, "links": links}
 
 
+def without_nulls(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy without fields that are null: they say nothing, and pgSTAC does not keep them.
+
+    The geometry, and the ``datetime`` that the specification wants null beside a range, stay.
+    """
+    copy: dict[str, Any] = {name: value if name == "geometry" else _filled(value) for name, value in item.items()}
+    properties = item.get("properties")
+    if isinstance(properties, Mapping) and "datetime" in properties:
+        copy["properties"] = {"datetime": properties["datetime"], **copy["properties"]}
+    return copy
+
+
 def same_item(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     """Whether two items say the same, apart from structural links, the time they were written and the job that did."""
     return _essence(left) == _essence(right)
+
+
+def _filled(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _filled(inner) for name, inner in value.items() if inner is not None}
+    # histograms are long lists of numbers, nothing to look for
+    if isinstance(value, list) and value and isinstance(value[0], Mapping | list):
+        return [_filled(inner) for inner in value]
+    return value
 
 
 def _essence(item: Mapping[str, Any]) -> dict[str, Any]:

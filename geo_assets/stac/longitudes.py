@@ -6,6 +6,7 @@ RFC 7946 section 5.2 says.
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 __all__ = ["LongitudeUnion", "bounding_box"]
 
@@ -38,7 +39,7 @@ class LongitudeUnion:
             return None
         west, east = merged[0][0], merged[-1][1]
         widest = west + _WHOLE - east  # the gap over the antimeridian: leaving it out gives the plain box
-        for (_, left), (right, _) in zip(merged, merged[1:], strict=False):
+        for (_, left), (right, _) in pairwise(merged):
             if right - left > widest:
                 widest, west, east = right - left, right, left
         return west, east

@@ -5,6 +5,7 @@ fences), writing the item (``stores.catalog``), its checks (``validation``).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,12 +26,15 @@ from geo_assets.stac.items import (
 )
 from geo_assets.stac.sampling import sampled_statistics
 
-__all__ = ["asset_of_blob", "raster_item"]
+__all__ = ["COG_MEDIA_TYPE", "RasterItemOptions", "asset_of_blob", "raster_item"]
 
 _EXTENSIONS = "https://stac-extensions.github.io"
 _FILE = f"{_EXTENSIONS}/file/v2.1.0/schema.json"
 _RENDER = f"{_EXTENSIONS}/render/v2.0.0/schema.json"
-_PROJECTION = {"1.1.0": f"{_EXTENSIONS}/projection/v2.0.0/schema.json", "1.0.0": f"{_EXTENSIONS}/projection/v1.1.0/schema.json"}
+_PROJECTION = {
+    "1.1.0": f"{_EXTENSIONS}/projection/v2.0.0/schema.json",
+    "1.0.0": f"{_EXTENSIONS}/projection/v1.1.0/schema.json",
+}
 _RASTER = {"1.1.0": f"{_EXTENSIONS}/raster/v2.0.0/schema.json", "1.0.0": f"{_EXTENSIONS}/raster/v1.1.0/schema.json"}
 _EO = {"1.1.0": f"{_EXTENSIONS}/eo/v2.0.0/schema.json", "1.0.0": f"{_EXTENSIONS}/eo/v1.1.0/schema.json"}
 
@@ -50,6 +54,32 @@ _SHOWN_SHARE = 0.02
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RasterItemOptions:
+    """How an item is made, as far as it does not follow from the raster."""
+
+    stac_version: StacVersion = "1.1.0"
+    """``1.0.0`` writes ``raster:bands``, ``eo:bands`` and ``proj:epsg``."""
+    sample_side: int = 1024
+    """Longer side, in pixels, of the sample that is read where no statistics are given."""
+    taken_at: datetime | None = None
+    """When the data was taken, where the caller knows."""
+    datetime_pattern: str | None = None
+    """See ``acquisition.check_datetime_pattern``."""
+    raster_type: str | None = None
+    """The detected type (``rgb``, ``dem``, ``categorical``, …), for the hints how to render it."""
+    cloud_optimized: bool | None = None
+    """Whether the file is a proven COG; default: what its own header claims."""
+    job_id: str | None = None
+    """The job that makes the item."""
+    lineage: str | None = None
+    """A sentence on how the data came about."""
+    extra_properties: Mapping[str, Any] = field(default_factory=dict)
+    """More properties; ours win."""
+    now: datetime | None = None
+    """The time of writing; default: the present."""
+
+
 def raster_item(
     dataset: Any,
     *,
@@ -58,18 +88,9 @@ def raster_item(
     blob: BlobFacts,
     source: BlobFacts | None = None,
     statistics: Sequence[Mapping[str, Any] | None] | None = None,
-    sample_side: int = 1024,
-    stac_version: StacVersion = "1.1.0",
-    taken_at: datetime | None = None,
-    datetime_pattern: str | None = None,
-    raster_type: str | None = None,
-    cloud_optimized: bool | None = None,
-    job_id: str | None = None,
-    lineage: str | None = None,
     thumbnail: BlobFacts | None = None,
     extra_assets: Mapping[str, Mapping[str, Any]] | None = None,
-    extra_properties: Mapping[str, Any] | None = None,
-    now: datetime | None = None,
+    options: RasterItemOptions = RasterItemOptions(),
 ) -> dict[str, Any]:
     """Build the item that describes an open raster.
 
@@ -81,31 +102,23 @@ def raster_item(
         source: the blob that one was made of, for a COG.
         statistics: one dict a band, of the shape described in ``sampling``; ``None``: a sample is read here; empty:
             none are written.
-        sample_side: longer side of that sample, pixels.
-        stac_version: ``1.0.0`` writes ``raster:bands``, ``eo:bands`` and ``proj:epsg``.
-        taken_at: when the data was taken, where the caller knows.
-        datetime_pattern: see ``acquisition.check_datetime_pattern``.
-        raster_type: the detected type (``rgb``, ``dem``, ``categorical``, …), for the hints how to render it.
-        cloud_optimized: whether the file is a proven COG; default: what its own header claims.
-        job_id: the job that makes the item.
-        lineage: a sentence on how the data came about.
         thumbnail: a picture of it.
         extra_assets: more assets by key, such as other tiers (:func:`asset_of_blob` makes them).
-        extra_properties: more properties; ours win.
-        now: the time of writing.
+        options: the rest.
 
     Raises:
         NoItemError: nothing says where on Earth the raster lies.
         ParameterError: a parameter cannot be used.
     """
-    now = now or datetime.now(UTC)
+    now = options.now or datetime.now(UTC)
+    stac_version = options.stac_version
     located = georeference(dataset)
     outline = footprint(located, width=dataset.width, height=dataset.height)
     if statistics is None:
-        statistics = sampled_statistics(dataset, largest_side=sample_side)
+        statistics = sampled_statistics(dataset, largest_side=options.sample_side)
     described = bands(dataset, statistics, pixel_metres=outline.pixel_metres)
     band_fields: dict[str, Any] = {"bands": described} if stac_version == "1.1.0" else dict(bands_of_1_0(described))
-    optimized = _claims_cog(dataset) if cloud_optimized is None else cloud_optimized
+    optimized = _claims_cog(dataset) if options.cloud_optimized is None else options.cloud_optimized
     data = asset_of_blob(
         blob,
         media_type=blob.media_type or (COG_MEDIA_TYPE if optimized else _MEDIA_TYPES.get(dataset.driver)),
@@ -118,24 +131,24 @@ def raster_item(
     when = acquisition(
         name=(source or blob).name,
         tags={domain: dataset.tags(ns=domain or None) for domain in _DOMAINS},
-        pattern=datetime_pattern,
-        given=taken_at,
+        pattern=options.datetime_pattern,
+        given=options.taken_at,
         blob_date=(source or blob).last_modified,
         now=now,
     )
     properties: dict[str, Any] = {
-        **(extra_properties or {}),
+        **options.extra_properties,
         "datetime": rfc3339(when.moment),
         "created": rfc3339(now),
         "updated": rfc3339(now),
         "geo_assets:datetime_source": when.source,
         "geo_assets:type": "raster",
-        **provenance_properties(blob=blob, source=source, job_id=job_id, lineage=lineage),
+        **provenance_properties(blob=blob, source=source, job_id=options.job_id, lineage=options.lineage),
         **_projection(located, outline, dataset, stac_version),
-        "renders": {"default": _render(dataset, described, raster_type)},
+        "renders": {"default": _render(dataset, described, options.raster_type)},
     }
-    if raster_type is not None:
-        properties["geo_assets:raster_type"] = raster_type
+    if options.raster_type is not None:
+        properties["geo_assets:raster_type"] = options.raster_type
     if outline.pixel_metres is not None:
         properties["gsd"] = outline.pixel_metres
     return {
@@ -195,16 +208,15 @@ def _extensions(described: Sequence[Mapping[str, Any]], version: StacVersion) ->
     return sorted(extensions)
 
 
-def _projection(
-    located: Georeference, outline: Footprint, dataset: Any, version: StacVersion
-) -> dict[str, Any]:
+def _projection(located: Georeference, outline: Footprint, dataset: Any, version: StacVersion) -> dict[str, Any]:
     code = located.crs.code
+    epsg = int(code[5:]) if code is not None and code.startswith("EPSG:") else None
     fields: dict[str, Any] = {}
-    if version == "1.1.0":
+    if version == "1.0.0" and epsg is not None:
+        fields["proj:epsg"] = epsg
+    elif version == "1.1.0" and code is not None:
         fields["proj:code"] = code
     else:
-        fields["proj:epsg"] = int(code[5:]) if code is not None and code.startswith("EPSG:") else None
-    if code is None or (version == "1.0.0" and fields["proj:epsg"] is None):
         fields["proj:wkt2"] = located.crs.wkt2
     left, bottom, right, top = outline.projected_bbox
     longitude, latitude = outline.centroid

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import jsonschema_rs
@@ -116,7 +117,11 @@ def _time_problems(properties: Mapping[str, Any]) -> Iterator[str]:
         if moments[name].tzinfo is None:
             yield f"{name} '{value}' has no time zone"
             moments.pop(name)
-    if "start_datetime" in moments and "end_datetime" in moments and moments["start_datetime"] > moments["end_datetime"]:
+    if (
+        "start_datetime" in moments
+        and "end_datetime" in moments
+        and moments["start_datetime"] > moments["end_datetime"]
+    ):
         yield "start_datetime lies after end_datetime"
 
 
@@ -126,7 +131,10 @@ def _time_problems(properties: Mapping[str, Any]) -> Iterator[str]:
 @lru_cache(maxsize=2)
 def _validator(kind: str) -> Any:
     shipped = [
-        *((f"{_SCHEMAS}/{name}-spec/json-schema/{name}.json", f"{name}.json") for name in ("item", "catalog", "collection")),
+        *(
+            (f"{_SCHEMAS}/{name}-spec/json-schema/{name}.json", f"{name}.json")
+            for name in ("item", "catalog", "collection")
+        ),
         *(
             (f"{_SCHEMAS}/item-spec/json-schema/{name}.json", f"{name}.json")
             for name in ("bands", "basics", "common", "data-values", "datetime", "instrument", "licensing", "provider")
@@ -134,7 +142,8 @@ def _validator(kind: str) -> Any:
     ]
     resources = [(uri, _shipped("stac-spec/v1.1.0", name)) for uri, name in shipped]
     resources += [
-        (f"https://geojson.org/schema/{name}.json", _shipped("geojson", f"{name}.json")) for name in ("Feature", "Geometry")
+        (f"https://geojson.org/schema/{name}.json", _shipped("geojson", f"{name}.json"))
+        for name in ("Feature", "Geometry")
     ]
     return jsonschema_rs.Draft7Validator(
         _shipped("stac-spec/v1.1.0", f"{kind}.json"),
@@ -218,9 +227,7 @@ def _ring_problems(rings: Any) -> Iterator[str]:
 
 
 def _doubled_area(ring: Any) -> float:
-    return sum(
-        float(here[0] * there[1] - there[0] * here[1]) for here, there in zip(ring, ring[1:], strict=False)
-    )
+    return sum(float(here[0] * there[1] - there[0] * here[1]) for here, there in pairwise(ring))
 
 
 def _box_problems(bbox: Any, geometry: Mapping[str, Any]) -> Iterator[str]:

@@ -1,0 +1,355 @@
+"""STAC catalog in PostgreSQL: pgSTAC, as STAC APIs and tile servers read it.
+
+What belongs here: :class:`PgstacCatalog`.  What does not: the decisions all catalogs share (``catalog``), pgSTAC's
+schema, which pypgstac brings and migrates.
+
+Rows are written by pypgstac's loader, in batches, as one ``delsert`` a partition and transaction: an item whose time
+moved leaves no copy behind.  Each collection has one writer at a time, by an advisory lock that ends with the
+connection.  pgSTAC itself checks nothing about an item and keeps no true extent; ``catalog`` and ``collections`` do.
+"""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+from psycopg_pool import ConnectionPool
+from pypgstac.db import PgstacDB
+from pypgstac.load import Loader, Methods
+from pypgstac.migrate import Migrate
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from geo_assets.errors import CatalogError, CatalogUnavailableError, SettingsError
+from geo_assets.redaction import redact
+from geo_assets.stac.collections import (
+    SUMMARISED,
+    TEMPORAL,
+    CollectionDescription,
+    collection_document,
+    describe_collection,
+    facts_of,
+)
+from geo_assets.stac.items import without_structural_links
+from geo_assets.stores.catalog import ItemOutcome, ItemStatus, UpsertPlan
+
+__all__ = ["PgstacCatalog"]
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+_LOCK_SPACE = 0x6765_6F61  # "geoa": ours among the advisory locks of the database
+_LOCK_WAIT = "10min"
+_IDLE_MOST = 8
+_MIGRATION_ATTEMPTS = 6
+_PAGE = 1000
+
+
+class PgstacCatalog:
+    """A catalog in the pgSTAC schema of a database; the schema is made, or brought up to date, when it is opened."""
+
+    def __init__(self, url: str, *, batch_size: int = 2000) -> None:
+        """Connect, and migrate if need be.
+
+        Args:
+            url: ``postgresql://…``; a driver in the scheme is ignored.
+            batch_size: items compared and written at once.
+
+        Raises:
+            SettingsError: the URL is not one of PostgreSQL.
+            CatalogUnavailableError: the database cannot be reached.
+            CatalogError: its pgSTAC is newer than ours, or may not be made by this user.
+        """
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            raise SettingsError("GEO_ASSETS_CATALOG_URL is not a URL: use postgresql://user@host/database") from None
+        if parsed.get_backend_name() not in ("postgresql", "postgres"):
+            raise SettingsError(
+                f"GEO_ASSETS_CATALOG_URL names {parsed.get_backend_name()}: pgSTAC lives in PostgreSQL (postgresql://…)"
+            )
+        self.description = f"pgSTAC in {parsed.host or 'the local socket'}/{parsed.database}"
+        self._dsn = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._batch_size = batch_size
+        self._guard = threading.Lock()
+        self._idle: list[_Connection] = []
+        self._owner = os.getpid()
+        self._migrate()
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._guard:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # --- items
+
+    def upsert_items(
+        self, collection_id: str, items: Iterable[Mapping[str, Any]], *, refresh: bool = True
+    ) -> list[ItemOutcome]:
+        """Write items to a collection; see :class:`~geo_assets.stores.catalog.CatalogStore`."""
+        described = describe_collection(collection_id)
+        plan = UpsertPlan(collection_id, items)
+        with self._connection() as connection, _locked(connection, collection_id):
+            self._create(connection, described)
+            to_write = plan.decide(self._existing(connection, collection_id, plan.candidate_ids))
+            for start in range(0, len(to_write), self._batch_size):
+                self._load(connection, collection_id, to_write[start : start + self._batch_size])
+            if refresh:
+                self._refresh(connection, collection_id)
+        return plan.outcomes
+
+    def delete_items(self, collection_id: str, item_ids: Iterable[str]) -> list[ItemOutcome]:
+        """Remove items and bring the collection up to date."""
+        wanted = list(item_ids)
+        with self._connection() as connection, _locked(connection, collection_id):
+            with connection.transaction():
+                rows = connection.execute(
+                    "delete from pgstac.items where collection = %s and id = any(%s) returning id",
+                    (collection_id, wanted),
+                ).fetchall()
+            gone = {row[0] for row in rows}
+            if gone:
+                self._refresh(connection, collection_id)
+        return [
+            ItemOutcome(item_id, ItemStatus.DELETED if item_id in gone else ItemStatus.ABSENT) for item_id in wanted
+        ]
+
+    def get_item(self, collection_id: str, item_id: str) -> dict[str, Any] | None:
+        """One item; ``None`` if it is not there."""
+        with self._connection() as connection:
+            return self._existing(connection, collection_id, [item_id]).get(item_id)
+
+    def iter_items(self, collection_id: str) -> Iterator[dict[str, Any]]:
+        """All items of a collection, by id, a page at a time."""
+        last = ""
+        while True:
+            with self._connection() as connection:
+                rows = connection.execute(
+                    "select i.id, pgstac.content_hydrate(i) from pgstac.items i"
+                    ' where collection = %s and id > %s collate "C" order by id collate "C" limit %s',
+                    (collection_id, last, _PAGE),
+                ).fetchall()
+            for _, item in rows:
+                yield _restored(item)
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1][0]
+
+    def described_blobs(self, collection_id: str) -> dict[str, tuple[str, str] | None]:
+        """Every item's id, and container and blob it describes where it does describe one."""
+        with self._connection() as connection:
+            rows = connection.execute(
+                "select id, content->'properties'->>'geo_assets:container', content->'properties'->>'geo_assets:blob'"
+                " from pgstac.items where collection = %s",
+                (collection_id,),
+            ).fetchall()
+        return {
+            item_id: None if container is None or blob is None else (container, blob)
+            for item_id, container, blob in rows
+        }
+
+    def count_items(self, collection_id: str) -> int:
+        """How many items a collection holds."""
+        with self._connection() as connection:
+            return _number(connection, "select count(*) from pgstac.items where collection = %s", (collection_id,))
+
+    # --- collections
+
+    def ensure_collection(self, described: CollectionDescription) -> dict[str, Any]:
+        """Create a collection if it is not there; returns its document."""
+        describe_collection(described.id)  # refuses an id that cannot be one
+        with self._connection() as connection, _locked(connection, described.id):
+            return self._create(connection, described)
+
+    def get_collection(self, collection_id: str) -> dict[str, Any] | None:
+        """A collection's document; ``None`` if it is not there."""
+        with self._connection() as connection:
+            return _document(connection, collection_id)
+
+    def list_collections(self) -> list[str]:
+        """The ids of all collections, sorted."""
+        with self._connection() as connection:
+            rows = connection.execute("select id from pgstac.collections").fetchall()
+        return sorted(row[0] for row in rows)
+
+    def refresh_collection(self, collection_id: str) -> dict[str, Any] | None:
+        """Bring extent and summaries up to date; returns the document, ``None`` if it is not there."""
+        with self._connection() as connection, _locked(connection, collection_id):
+            return self._refresh(connection, collection_id)
+
+    def delete_collection(self, collection_id: str) -> bool:
+        """Remove a collection with all its items; whether it was there."""
+        with self._connection() as connection, _locked(connection, collection_id):
+            if _document(connection, collection_id) is None:
+                return False
+            connection.execute("select pgstac.delete_collection(%s)", (collection_id,))
+        return True
+
+    # --- inside
+
+    def _create(self, connection: _Connection, described: CollectionDescription) -> dict[str, Any]:
+        present = _document(connection, described.id)
+        if present is not None:
+            return present
+        document = collection_document(described, facts_of(()))
+        connection.execute("select pgstac.create_collection(%s)", (Jsonb(document),))
+        return document
+
+    def _existing(
+        self, connection: _Connection, collection_id: str, item_ids: Sequence[str]
+    ) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(item_ids), self._batch_size):
+            rows = connection.execute(
+                "select i.id, pgstac.content_hydrate(i) from pgstac.items i where collection = %s and id = any(%s)",
+                (collection_id, list(item_ids[start : start + self._batch_size])),
+            )
+            found.update((item_id, _restored(item)) for item_id, item in rows)
+        return found
+
+    def _load(self, connection: _Connection, collection_id: str, items: Sequence[dict[str, Any]]) -> None:
+        Loader(_database(connection)).load_items(iter(items), Methods.delsert, chunksize=self._batch_size)
+        ids = [item["id"] for item in items]
+        there = _number(
+            connection, "select count(*) from pgstac.items where collection = %s and id = any(%s)", (collection_id, ids)
+        )
+        if there != len(ids):
+            raise CatalogError(
+                f"{self.description} holds {there} of the {len(ids)} items just written to '{collection_id}':"
+                " does something else write there? Run the job again"
+            )
+
+    def _refresh(self, connection: _Connection, collection_id: str) -> dict[str, Any] | None:
+        present = _document(connection, collection_id)
+        if present is None:
+            return None
+        looked_at = sql.SQL(", ").join(
+            part
+            for name in (*TEMPORAL, *SUMMARISED)
+            for part in (sql.Literal(name), sql.SQL("content->'properties'->{}").format(sql.Literal(name)))
+        )
+        query = sql.SQL(
+            "select jsonb_build_object('bbox', content->'bbox', 'properties', jsonb_build_object({}))"
+            " from pgstac.items where collection = {}"
+        ).format(looked_at, sql.Literal(collection_id))
+        # a cursor on the server: memory follows the page, not the collection
+        with connection.transaction(), connection.cursor(name="geo_assets_facts") as cursor:
+            cursor.itersize = _PAGE
+            facts = facts_of(row[0] for row in cursor.execute(query))
+        document = collection_document(describe_collection(collection_id), facts, existing=present)
+        if document != present:
+            connection.execute("select pgstac.update_collection(%s)", (Jsonb(document),))
+        return document
+
+    def _migrate(self) -> None:
+        ours = version("pypgstac")
+        with self._connection() as connection, _locked(connection, ""):
+            database = _database(connection)
+            theirs = database.version
+            if theirs == ours:
+                return
+            if theirs is not None and _release(theirs) > _release(ours):
+                raise CatalogError(
+                    f"{self.description} is of version {theirs}, newer than ours ({ours}): install pypgstac {theirs}"
+                )
+            for attempt in range(1, _MIGRATION_ATTEMPTS + 1):
+                try:
+                    Migrate(database).run_migration()
+                except (psycopg.errors.InternalError, psycopg.errors.UniqueViolation, psycopg.errors.DuplicateObject):
+                    # roles belong to the server: the migration of another database may change them at this moment
+                    connection.rollback()
+                    connection.autocommit = True
+                    if attempt == _MIGRATION_ATTEMPTS:
+                        raise
+                    time.sleep(random.uniform(0.2, 1.0) * attempt)  # noqa: S311 - spreads retries
+                else:
+                    return
+
+    @contextmanager
+    def _connection(self) -> Iterator[_Connection]:
+        """A connection of one's own for a while; what the database says wrong becomes an error of ours."""
+        try:
+            connection = self._taken()
+            try:
+                yield connection
+            except BaseException:
+                # whatever state it is in, closing it also frees its locks
+                connection.close()
+                raise
+            self._give_back(connection)
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
+            raise CatalogUnavailableError(f"{self.description} is held by another writer: try again later") from error
+        except psycopg.OperationalError as error:
+            raise CatalogUnavailableError(
+                f"{self.description} cannot be reached: {redact(str(error)).strip()}"
+            ) from error
+        except psycopg.Error as error:
+            raise CatalogError(f"{self.description} refused: {redact(str(error)).strip()[:500]}") from error
+
+    def _taken(self) -> _Connection:
+        with self._guard:
+            if self._owner != os.getpid():
+                # a forked child must not speak on its parent's connections
+                self._idle, self._owner = [], os.getpid()
+            connection = self._idle.pop() if self._idle else None
+        if connection is not None and not connection.closed:
+            return connection
+        return psycopg.connect(
+            self._dsn,
+            autocommit=True,
+            connect_timeout=10,
+            application_name="geo_assets catalog",
+            options=f"-c search_path=pgstac,public -c timezone=UTC -c lock_timeout={_LOCK_WAIT}",
+        )
+
+    def _give_back(self, connection: _Connection) -> None:
+        with self._guard:
+            if len(self._idle) < _IDLE_MOST and not connection.closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+@contextmanager
+def _locked(connection: _Connection, collection_id: str) -> Iterator[None]:
+    """Hold a collection (or, with an empty id, the schema) against other writers of ours."""
+    key = (_LOCK_SPACE, collection_id)
+    connection.execute("select pg_advisory_lock(%s, hashtext(%s))", key)
+    yield
+    # not in a finally: after an error the connection is closed, which frees it, too
+    connection.execute("select pg_advisory_unlock(%s, hashtext(%s))", key)
+
+
+def _restored(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item as it was written: pgSTAC drops what is null, also the datetime that a range must have."""
+    plain = without_structural_links(item)
+    properties = plain["properties"]
+    return plain if "datetime" in properties else {**plain, "properties": {"datetime": None, **properties}}
+
+
+def _database(connection: _Connection) -> PgstacDB:
+    # given a connection it wants a pool only to ask for another, which this one refuses
+    return PgstacDB(pool=ConnectionPool(open=False, min_size=0, max_size=1), connection=connection)
+
+
+def _document(connection: _Connection, collection_id: str) -> dict[str, Any] | None:
+    row = connection.execute("select content from pgstac.collections where id = %s", (collection_id,)).fetchone()
+    return None if row is None else dict(row[0])
+
+
+def _number(connection: _Connection, query: Any, arguments: tuple[Any, ...]) -> int:
+    row = connection.execute(query, arguments).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """The numbers of a version; what is not released counts as newer than all."""
+    parts = text.partition("-")[0].split(".")
+    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else (1 << 30,)

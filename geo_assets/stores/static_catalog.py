@@ -1,0 +1,368 @@
+"""Static STAC catalog on disk: item files, collections, and a stac-geoparquet mirror, readable by any STAC client.
+
+What belongs here: :class:`StaticCatalog`.  What does not: the decisions all catalogs share (``catalog``), the content
+of collections (``stac.collections``).
+
+::
+
+    catalog.json
+    cogs/collection.json
+    cogs/items.parquet          the mirror
+    cogs/items/<id>.json
+    .locks/cogs.lock            one writer a collection, across processes; the system frees it when one dies
+
+The item files are the truth; everything else follows from them.  ``.stale`` lies in a collection from before the
+first item file is written until its document and mirror say so: whoever refreshes next puts right what a killed
+writer left.  Every file appears whole, by a rename.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from geo_assets.errors import CatalogError
+from geo_assets.stac.collections import (
+    CollectionDescription,
+    collection_document,
+    describe_collection,
+    facts_of,
+)
+from geo_assets.stac.identifiers import file_stem
+from geo_assets.stac.items import described_thing, without_structural_links
+from geo_assets.stores.catalog import ItemOutcome, ItemStatus, UpsertPlan
+
+__all__ = ["StaticCatalog"]
+
+_LOG = logging.getLogger(__name__)
+_CATALOG, _COLLECTION, _ITEMS, _MIRROR, _STALE = "catalog.json", "collection.json", "items", "items.parquet", ".stale"
+_JSON, _GEOJSON, _PARQUET = "application/json", "application/geo+json", "application/vnd.apache.parquet"
+_MIRROR_ASSET = "geoparquet-items"
+_STRUCTURAL = frozenset({"root", "parent", "self", "item"})
+_IN_MEMORY = 8192
+
+
+class StaticCatalog:
+    """A catalog in the folder ``root``, which is made with the first collection."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().resolve()
+
+    @property
+    def description(self) -> str:
+        """What store this is, for messages."""
+        return f"the static STAC catalog {self.root}"
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    # --- items
+
+    def upsert_items(
+        self, collection_id: str, items: Iterable[Mapping[str, Any]], *, refresh: bool = True
+    ) -> list[ItemOutcome]:
+        """Write items to a collection; see :class:`~geo_assets.stores.catalog.CatalogStore`."""
+        described = describe_collection(collection_id)
+        plan = UpsertPlan(collection_id, items)
+        with self._locked(collection_id):
+            self._create(described)
+            existing = {
+                item_id: item
+                for item_id in plan.candidate_ids
+                if (item := self._read(self._item_path(collection_id, item_id))) is not None
+            }
+            to_write = plan.decide({item_id: without_structural_links(item) for item_id, item in existing.items()})
+            if to_write:
+                self._mark_stale(collection_id)
+            for item in to_write:
+                self._write(self._item_path(collection_id, item["id"]), _linked(item))
+            lost = [item["id"] for item in to_write if not self._item_path(collection_id, item["id"]).is_file()]
+            if lost:
+                raise CatalogError(
+                    f"{len(lost)} of {len(to_write)} items written to '{collection_id}' of {self.description} are not"
+                    f" there, the first is '{lost[0]}': does something else write to the folder?"
+                )
+            if refresh:
+                self._refresh(collection_id)
+        return plan.outcomes
+
+    def delete_items(self, collection_id: str, item_ids: Iterable[str]) -> list[ItemOutcome]:
+        """Remove items and bring the collection up to date."""
+        wanted = list(item_ids)
+        with self._locked(collection_id):
+            paths = {item_id: self._item_path(collection_id, item_id) for item_id in wanted}
+            present = {item_id for item_id, path in paths.items() if path.is_file()}
+            if present:
+                self._mark_stale(collection_id)
+                # the document loses its links before the files go: a reader never follows one into nothing
+                self._refresh(collection_id, without=present)
+                for item_id in present:
+                    paths[item_id].unlink(missing_ok=True)
+        return [
+            ItemOutcome(item_id, ItemStatus.DELETED if item_id in present else ItemStatus.ABSENT) for item_id in wanted
+        ]
+
+    def get_item(self, collection_id: str, item_id: str) -> dict[str, Any] | None:
+        """One item; ``None`` if it is not there."""
+        item = self._read(self._item_path(collection_id, item_id))
+        return None if item is None else without_structural_links(item)
+
+    def iter_items(self, collection_id: str) -> Iterator[dict[str, Any]]:
+        """All items of a collection, in the order of their file names."""
+        for path in self._item_files(collection_id):
+            item = self._read(path)
+            if item is not None:  # deleted since the folder was read
+                yield without_structural_links(item)
+
+    def described_blobs(self, collection_id: str) -> dict[str, tuple[str, str] | None]:
+        """Every item's id, and container and blob it describes where it does describe one."""
+        return {item["id"]: described_thing(item) for item in self.iter_items(collection_id)}
+
+    def count_items(self, collection_id: str) -> int:
+        """How many items a collection holds."""
+        return len(self._item_files(collection_id))
+
+    # --- collections
+
+    def ensure_collection(self, described: CollectionDescription) -> dict[str, Any]:
+        """Create a collection if it is not there; returns its document."""
+        describe_collection(described.id)  # refuses an id that cannot be one
+        with self._locked(described.id):
+            self._create(described)
+        document = self.get_collection(described.id)
+        if document is None:
+            raise CatalogError(f"the collection '{described.id}' was removed from {self.description} while it was made")
+        return document
+
+    def get_collection(self, collection_id: str) -> dict[str, Any] | None:
+        """A collection's document, without structural and item links."""
+        document = self._read(self._folder(collection_id) / _COLLECTION)
+        return None if document is None else _plain_collection(document)
+
+    def list_collections(self) -> list[str]:
+        """The ids of all collections, sorted."""
+        return sorted(document["id"] for _, document in self._collections())
+
+    def refresh_collection(self, collection_id: str) -> dict[str, Any] | None:
+        """Bring the collection's document and mirror up to date, if anything was written since they were."""
+        if not (self._folder(collection_id) / _COLLECTION).is_file():
+            return None
+        with self._locked(collection_id):
+            self._refresh(collection_id)
+        return self.get_collection(collection_id)
+
+    def delete_collection(self, collection_id: str) -> bool:
+        """Remove a collection with all its items; whether it was there."""
+        folder = self._folder(collection_id)
+        with self._locked(collection_id):
+            if not (folder / _COLLECTION).is_file():
+                return False
+            # out of sight in one step, then out of the catalog, then gone
+            aside = Path(tempfile.mkdtemp(prefix=".removed-", dir=self.root))
+            folder.rename(aside / folder.name)
+            self._write_catalog()
+            shutil.rmtree(aside)
+        return True
+
+    # --- inside
+
+    def _create(self, described: CollectionDescription) -> None:
+        folder = self._folder(described.id)
+        if (folder / _COLLECTION).is_file():
+            return
+        (folder / _ITEMS).mkdir(parents=True, exist_ok=True)
+        document = collection_document(described, facts_of(()))
+        self._write(folder / _COLLECTION, {**document, "links": _collection_links(())})
+        self._write_catalog()
+
+    def _refresh(self, collection_id: str, *, without: Iterable[str] = ()) -> None:
+        """Make document and mirror of the item files, if anything was written since; the caller holds the lock."""
+        folder = self._folder(collection_id)
+        stale = folder / _STALE
+        if not stale.exists():
+            return
+        left_out = {self._item_path(collection_id, item_id).name for item_id in without}
+        paths = [path for path in self._item_files(collection_id) if path.name not in left_out]
+        present = self._read(folder / _COLLECTION) or {}
+
+        def items() -> Iterator[dict[str, Any]]:
+            return (item for path in paths if (item := self._read(path)) is not None)
+
+        facts = facts_of(items())
+        if facts.count != len(paths):
+            raise CatalogError(f"items of '{collection_id}' vanish from {self.description}: does something else write?")
+        document = collection_document(
+            describe_collection(collection_id), facts, existing=_plain_collection(present) if present else None
+        )
+        mirrored = self._write_mirror(folder, items, facts.count)
+        document["assets"] = {name: asset for name, asset in present.get("assets", {}).items() if name != _MIRROR_ASSET}
+        if mirrored:
+            document["assets"][_MIRROR_ASSET] = {
+                "href": f"./{_MIRROR}",
+                "type": _PARQUET,
+                "title": "All items as GeoParquet",
+                "roles": ["collection-mirror"],
+            }
+        if not document["assets"]:
+            del document["assets"]
+        self._write(folder / _COLLECTION, {**document, "links": [*document["links"], *_collection_links(paths)]})
+        stale.unlink(missing_ok=True)
+
+    def _write_mirror(self, folder: Path, items: Callable[[], Iterator[dict[str, Any]]], count: int) -> bool:
+        if count == 0:
+            (folder / _MIRROR).unlink(missing_ok=True)
+            return False
+        # half a second that reading needs not
+        from stac_geoparquet.arrow import parse_stac_items_to_parquet  # noqa: PLC0415
+
+        temporary = _temporary(folder / _MIRROR)
+        try:
+            parse_stac_items_to_parquet(
+                (_mirrored(item) for item in items()),
+                output_path=temporary,
+                schema="FullFile" if count <= _IN_MEMORY else "ChunksToDisk",
+                compression="zstd",
+            )
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            # the mirror is a second copy: items of which no table can be made must not keep the first from being true
+            _LOG.warning("no GeoParquet mirror of %s: %s", folder, str(error)[:500])
+            temporary.unlink(missing_ok=True)
+            (folder / _MIRROR).unlink(missing_ok=True)
+            return False
+        temporary.replace(folder / _MIRROR)
+        return True
+
+    def _write_catalog(self) -> None:
+        with self._locked(""):
+            children = [
+                {"rel": "child", "href": f"./{folder}/{_COLLECTION}", "type": _JSON, "title": document.get("title")}
+                for folder, document in self._collections()
+            ]
+            root = {"rel": "root", "href": f"./{_CATALOG}", "type": _JSON}
+            self._write(
+                self.root / _CATALOG,
+                {
+                    "type": "Catalog",
+                    "stac_version": "1.1.0",
+                    "id": "geo-assets",
+                    "title": "geo_assets",
+                    "description": "Rasters and vector tables catalogued by geo_assets.",
+                    "links": [root, *children],
+                },
+            )
+
+    def _collections(self) -> list[tuple[str, dict[str, Any]]]:
+        """Folder and document of every collection, sorted by folder."""
+        try:
+            names = sorted(entry.name for entry in os.scandir(self.root) if not entry.name.startswith("."))
+        except FileNotFoundError:
+            return []
+        documents = ((name, self._read(self.root / name / _COLLECTION)) for name in names if name != _CATALOG)
+        return [(name, document) for name, document in documents if document is not None]
+
+    def _folder(self, collection_id: str) -> Path:
+        return self.root / file_stem(collection_id)
+
+    def _item_path(self, collection_id: str, item_id: str) -> Path:
+        return self._folder(collection_id) / _ITEMS / f"{file_stem(item_id)}.json"
+
+    def _item_files(self, collection_id: str) -> list[Path]:
+        folder = self._folder(collection_id) / _ITEMS
+        try:
+            with os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+        except FileNotFoundError:
+            return []
+        return [folder / name for name in names]
+
+    def _mark_stale(self, collection_id: str) -> None:
+        (self._folder(collection_id) / _STALE).touch()
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        try:
+            loaded = orjson.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except orjson.JSONDecodeError as error:
+            raise CatalogError(
+                f"{path} of {self.description} is damaged: remove it, then catalogue its source again"
+            ) from error
+        if not isinstance(loaded, dict):
+            raise CatalogError(f"{path} of {self.description} holds no JSON object: remove it")
+        return loaded
+
+    def _write(self, path: Path, document: Mapping[str, Any]) -> None:
+        temporary = _temporary(path)
+        try:
+            temporary.write_bytes(orjson.dumps(document))
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    @contextmanager
+    def _locked(self, collection_id: str) -> Iterator[None]:
+        """Hold a collection (or, with an empty id, the catalog's own file) against other writers."""
+        folder = self.root / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{file_stem(collection_id)}.lock" if collection_id else "catalog.json.lock"
+        # the lock files stay: removing one would let two writers hold two files of one name
+        with (folder / name).open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.stem[:40]}-{os.getpid()}-{os.urandom(6).hex()}")
+
+
+def _linked(item: Mapping[str, Any]) -> dict[str, Any]:
+    links = [
+        {"rel": "root", "href": f"../../{_CATALOG}", "type": _JSON},
+        {"rel": "parent", "href": f"../{_COLLECTION}", "type": _JSON},
+        {"rel": "collection", "href": f"../{_COLLECTION}", "type": _JSON},
+    ]
+    return {**item, "links": [*links, *item["links"]]}
+
+
+def _collection_links(paths: Iterable[Path]) -> list[dict[str, str]]:
+    links = [
+        {"rel": "root", "href": f"../{_CATALOG}", "type": _JSON},
+        {"rel": "parent", "href": f"../{_CATALOG}", "type": _JSON},
+    ]
+    return links + [{"rel": "item", "href": f"./{_ITEMS}/{path.name}", "type": _GEOJSON} for path in paths]
+
+
+def _plain_collection(document: Mapping[str, Any]) -> dict[str, Any]:
+    links = [link for link in document.get("links", ()) if link.get("rel") not in _STRUCTURAL]
+    return {**document, "links": links}
+
+
+def _mirrored(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item as the mirror can hold it: columns of one type, whatever the items hold."""
+    copy = without_structural_links(item)
+    copy["assets"] = {key: _with_number_nodata(asset) for key, asset in item["assets"].items()}
+    renders = item["properties"].get("renders")
+    if renders is not None:
+        # a colour table has its values as keys, which would all become columns
+        copy["properties"] = {**item["properties"], "renders": orjson.dumps(renders).decode()}
+    return copy
+
+
+def _with_number_nodata(asset: Mapping[str, Any]) -> dict[str, Any]:
+    """A nodata value is a number or one of the texts nan, inf and -inf; a column is one of the two, so numbers."""
+    copy = dict(asset)
+    for name in ("bands", "raster:bands"):
+        if isinstance(copy.get(name), list):
+            copy[name] = [
+                {**band, "nodata": float(band["nodata"])} if "nodata" in band else band for band in copy[name]
+            ]
+    return copy
