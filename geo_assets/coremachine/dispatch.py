@@ -84,6 +84,12 @@ def _runs_of(instance: dg.DagsterInstance, wave: Wave) -> list[dg.DagsterRun]:
 
 
 def _recover(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick) -> None:
+    _take_back_jobs(machine, instance, done)
+    _close_waves(machine, instance, done)
+
+
+def _take_back_jobs(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick) -> None:
+    """Take from ended runs the jobs they had claimed and not finished."""
     limit = machine.settings.max_releases
     for run_id in machine.ledger.active_run_ids():
         run = instance.get_run_by_id(run_id)
@@ -91,11 +97,18 @@ def _recover(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick) -> 
             continue
         if run is not None and run.status is dg.DagsterRunStatus.CANCELED:
             cancelled = machine.ledger.cancel_run(run_id, "the run was terminated")
-            done.notes.append(f"run {run_id} was terminated: {len(cancelled)} unfinished jobs are cancelled")
+            if cancelled:
+                done.notes.append(f"run {run_id} was terminated: {len(cancelled)} unfinished jobs are cancelled")
             continue
         again, given_up = machine.ledger.release_run(run_id, max_releases=limit)
         what = "is unknown to Dagster" if run is None else "ended"
-        done.notes.append(f"run {run_id} {what} before its jobs did: {again} queued again, {given_up} given up")
+        if again or given_up:  # otherwise it ended its last job just now
+            done.notes.append(f"run {run_id} {what} before its jobs did: {again} queued again, {given_up} given up")
+
+
+def _close_waves(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick) -> None:
+    """Close the waves whose runs have ended, and free the jobs that these never claimed."""
+    limit = machine.settings.max_releases
     for wave in machine.ledger.open_waves():
         runs = _runs_of(instance, wave)
         if runs and all(run.status in _ENDED for run in runs):

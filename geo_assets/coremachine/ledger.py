@@ -634,9 +634,9 @@ class Ledger:
 
         def work(c: Connection) -> list[Attempt]:
             rows = c.execute(
-                sa.select(attempts.c.attempt_id).where(
-                    attempts.c.wave_id == wave_id, attempts.c.status == JobStatus.QUEUED.value
-                )
+                sa.select(attempts.c.attempt_id)
+                .where(attempts.c.wave_id == wave_id, attempts.c.status == JobStatus.QUEUED.value)
+                .order_by(attempts.c.position, attempts.c.attempt_id)
             ).scalars()
             self._claim(c, list(rows), run_id)
             c.execute(

@@ -437,6 +437,13 @@ def test_a_wave_is_given_to_one_run(ledger: Ledger) -> None:
     assert {attempt.run_id for attempt in ledger.attempts_of_wave(wave.wave_id)} == {"run-1"}
 
 
+def test_a_run_works_in_the_order_of_submission(ledger: Ledger) -> None:
+    order = [number * 7 % 50 for number in range(50)]
+    ledger.submit([new(number) for number in order])
+    (wave,) = wave_of(ledger)
+    assert [a.parameters["n"] for a in ledger.claim_wave(wave.wave_id, "run-1")] == order
+
+
 def test_asking_again_after_a_job_has_ended_does_not_reopen_it(ledger: Ledger) -> None:
     ledger.submit([new(1), new(2)])
     (wave,) = wave_of(ledger)
