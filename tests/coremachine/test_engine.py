@@ -23,7 +23,6 @@ from geo_assets.coremachine.contract import (
     JobStatus,
     OutcomeKind,
     TaskContext,
-    TaskResult,
     TaskStatus,
     Workflow,
     WorkflowParameters,
