@@ -189,7 +189,9 @@ def _refuse_references(dataset: DatasetReader, path: Path) -> None:
             )
     if dataset.driver in _MULTI_FILE_DRIVERS and dataset.count:
         dataset.overviews(1)  # the driver finds dependent files when asked for overviews
-    others = [file for file in dataset.files if Path(file) != path]
+    # some drivers name the file of GDAL's own notes whether it is there or not; it is not read
+    own = {os.fspath(path), f"{os.fspath(path)}.aux.xml"}
+    others = [file for file in dataset.files if file not in own]
     if others:
         raise RasterRefusedError(f"the file names other files: {', '.join(Path(file).name for file in others[:3])!a}")
 

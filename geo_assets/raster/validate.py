@@ -8,6 +8,7 @@ and turning the verdict into a task's outcome (``geo_assets.jobs.validate_raster
 is *invalid*, which is an answer; only what is wrong with ourselves is *failed*.
 """
 
+import logging
 import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ _WASTEFUL = frozenset({"float64", "int64", "uint64", "complex64", "complex128", 
 _SMALLER = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 _OVERVIEW_DRIVERS = frozenset({"GTiff", "HFA"})
 _TINY = 1e-12
+_MOST_MESSAGES = 10
 
 
 class _InvalidError(Exception):
@@ -146,7 +148,7 @@ class _Asked:
 
 
 def _judge(asked: _Asked, report: _Report) -> None:
-    with _unreadable_as_invalid(), _bugs_as("FILE_UNREADABLE"):
+    with _unreadable_as_invalid(), _bugs_as("FILE_UNREADABLE"), _gdal_warnings() as said:
         with open_raster(asked.path, budget=asked.budget, name=asked.name) as dataset:
             _describe(dataset, asked.path, report)
             with _bugs_as("CRS_VALIDATION_ERROR"):
@@ -159,6 +161,7 @@ def _judge(asked: _Asked, report: _Report) -> None:
             for level in range(len(overviews)):
                 with open_overview(asked.path, driver, level) as overview:
                     read_through(overview)
+    _check_what_gdal_said(said, report)
     report.facts["statistics"] = [
         {"band": number, **band.as_dict()} for number, band in enumerate(reading.bands, start=1)
     ]
@@ -227,6 +230,38 @@ def _failed(report: _Report, code: str, message: str, *, outcome: str, trace: st
         "result": {"valid": False, **report.facts, "warnings": report.warnings},
     }
     return answer if trace is None else {**answer, "traceback": trace}
+
+
+class _Collector(logging.Handler):
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if len(self._messages) < _MOST_MESSAGES and message not in self._messages:
+            self._messages.append(message)
+
+
+@contextmanager
+def _gdal_warnings() -> Iterator[list[str]]:
+    """What GDAL warns of within; rasterio gives warnings to the log only."""
+    messages: list[str] = []
+    logger, collector = logging.getLogger("rasterio"), _Collector(messages)
+    logger.addHandler(collector)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(collector)
+
+
+def _check_what_gdal_said(said: Sequence[str], report: _Report) -> None:
+    # a JPEG tile with damaged data is decoded to something, and a warning is all there is to see of it
+    damage = [message for message in said if "corrupt" in message.lower()]
+    if damage:
+        raise _InvalidError("FILE_UNREADABLE", f"the data is damaged: {'; '.join(damage[:3])}")
+    for message in said:
+        report.warn("READ_WARNING", "LOW", message[:300])
 
 
 # --- description and georeference ----------------------------------------------------------------------------
