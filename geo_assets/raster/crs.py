@@ -28,7 +28,7 @@ _LONGEST = 20_000
 _MERCATOR_EDGE = 20_037_508.35
 _UTM = re.compile(r"EPSG:32[67]\d\d")
 _UTM_WEST, _UTM_EAST = -1_000_000, 2_000_000
-_MARGIN_DEGREES = 25.0
+_MARGIN_DEGREES = 10.0
 """How far outside its area of use a CRS may be used before anybody is told."""
 
 

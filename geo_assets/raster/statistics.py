@@ -310,11 +310,11 @@ def read_everything(dataset: DatasetReader, nodata: Sequence[float | None]) -> R
     """
     total = dataset.width * dataset.height
     bands = [BandAccumulator(_numpy_name(kind), total) for kind in dataset.dtypes]
-    masks = [_mask_source(dataset, index) for index in dataset.indexes]
+    alpha = next((n for n, color in enumerate(dataset.colorinterp, start=1) if color is ColorInterp.alpha), None)
     for group, window in pieces(dataset):
         block = _read(dataset, group, window)
         for values, index in zip(block, group, strict=True):
-            valid = _valid(dataset, window, values, index=index, masked=masks[index - 1], nodata=nodata[index - 1])
+            valid = _valid(dataset, window, values, index=index, alpha=alpha, nodata=nodata[index - 1])
             bands[index - 1].add(values, valid)
     return Reading(bands=tuple(band.result() for band in bands), blocks=_blocks(dataset))
 
@@ -361,10 +361,16 @@ def _mask_source(dataset: DatasetReader, index: int) -> bool:
 
 
 def _valid(
-    dataset: DatasetReader, window: Window, values: Values, *, index: int, masked: bool, nodata: float | None
+    dataset: DatasetReader, window: Window, values: Values, *, index: int, alpha: int | None, nodata: float | None
 ) -> Mask | None:
-    valid = _read_mask(dataset, index, window) if masked else None
-    if nodata is None or math.isnan(nodata) or dataset.colorinterp[index - 1] is ColorInterp.alpha:
+    if index == alpha:
+        return None
+    valid = None
+    if _mask_source(dataset, index):
+        valid = _read_mask(dataset, index, window)
+    elif alpha is not None:  # GDAL forgets the alpha band where there is a nodata value, too
+        valid = _read(dataset, [alpha], window)[0] > 0
+    if nodata is None or math.isnan(nodata):
         return valid  # NaN is never valid, whether it is called nodata or not
     differs: Mask = values != np.asarray(nodata).astype(values.dtype)
     return differs if valid is None else differs & valid

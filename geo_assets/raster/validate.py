@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import rasterio.crs
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine, from_gcps
@@ -411,12 +411,13 @@ def _short(crs: rasterio.crs.CRS) -> str:
 def _check_nodata(dataset: DatasetReader, path: Path, report: _Report) -> list[float | None]:
     nodata: list[float | None] = [None if value is None else float(value) for value in dataset.nodatavals]
     flags = {flag for band in dataset.mask_flag_enums for flag in band}
+    alpha = ColorInterp.alpha in dataset.colorinterp
     has_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
     report.facts["nodata"] = _json_number(nodata[0])
     report.facts["mask"] = {
         "nodata": any(value is not None for value in nodata),
         "internal_mask": has_mask,
-        "alpha": MaskFlags.alpha in flags,
+        "alpha": alpha,
     }
     written = declared_nodata(path) if dataset.driver == "GTiff" else None
     if written is not None and nodata[0] is None:
@@ -426,8 +427,8 @@ def _check_nodata(dataset: DatasetReader, path: Path, report: _Report) -> list[f
         report.warn("NODATA_OUT_OF_RANGE", "MEDIUM", f"the nodata value {nodata[0]} does not fit {dataset.dtypes[0]};"
                     " no pixel can have it and it is left aside", nodata=str(nodata[0]))  # fmt: skip
         nodata = [None] * len(nodata)
-    if any(value is not None for value in nodata) and (has_mask or MaskFlags.alpha in flags):
-        other = "an alpha band" if MaskFlags.alpha in flags else "an internal mask"
+    if any(value is not None for value in nodata) and (has_mask or alpha):
+        other = "an alpha band" if alpha else "an internal mask"
         report.warn("NODATA_AND_MASK", "LOW", f"the raster has both a nodata value and {other}; a pixel counts as valid"
                     " only where both say so")  # fmt: skip
     return nodata
