@@ -101,12 +101,16 @@ RGB = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
         (RGB[::-1], ("rgb", "VERY_HIGH")),
         ([*RGB, ColorInterp.alpha], ("rgba", "VERY_HIGH")),
         ([*RGB, ColorInterp.undefined], ("nir", "MEDIUM")),
-        ([ColorInterp.gray, ColorInterp.alpha], ("grayscale", "HIGH")),
     ],
 )
 def test_declared_colours_count(colors: list[ColorInterp], expected: tuple[str, str], tmp_path: Path) -> None:
     path = write(tmp_path / "x.tif", noise(len(colors), 64, 64), photometric="MINISBLACK", colorinterp=colors)
     assert detected(path) == expected
+
+
+def test_an_alpha_band_beside_one_band_does_not_count(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tif", noise(2, 64, 64), photometric="MINISBLACK", alpha="YES")
+    assert detected(path) == ("grayscale", "HIGH")
 
 
 def test_a_fourth_band_of_nothing_and_all_is_taken_for_alpha(tmp_path: Path) -> None:
