@@ -443,7 +443,7 @@ def test_what_found_nothing_to_do_is_materialized_if_it_never_was_or_its_run_fai
     for attempt in held:
         settle(machine, attempt, outcome=outcome)
     end(instance, run, RUN_STATUS.SUCCESS)
-    changes_nothing(machine, instance)
+    assert changes_nothing(machine, instance).notes == []
     assert len(materialized(instance)) == before
 
 

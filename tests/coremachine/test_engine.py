@@ -412,6 +412,17 @@ def test_a_job_that_has_begun_is_finished_before_another_is_started(bench: Bench
         assert len(begun_before | {job}) <= 2, f"too many jobs under way at {(job, stage)}"
 
 
+def test_a_deeper_stage_goes_before_what_else_is_ready(bench: Bench) -> None:
+    binding = make(from_plan, stages=2)
+    bench.settings = Settings(task_retry_base_delay=0)
+    first, second = bench.claim(binding, *[[["created"] * 100, ["created"]]] * 2)
+    runner = InMemoryRunner(capacity=1, at_a_time=1)
+    bench.work(binding, runner)
+    last_of_first = runner.order.index((first.attempt_id, 2, 0))
+    last_of_second = max(runner.order.index((second.attempt_id, 1, index)) for index in range(100))
+    assert last_of_first < last_of_second
+
+
 def test_no_more_tasks_wait_in_the_runner_than_it_can_use(bench: Bench) -> None:
     runner = InMemoryRunner(capacity=2, at_a_time=1)
     bench.run(make(from_plan, execution="process"), [["created"] * 50], runner=runner)

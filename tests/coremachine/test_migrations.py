@@ -173,6 +173,37 @@ def test_two_processes_may_open_a_new_database_at_once(ledger_url: str) -> None:
     ledger.close()
 
 
+def test_two_that_find_no_tables_at_the_same_moment_make_them_once(
+    ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_looked = threading.Barrier(2, timeout=30)
+    looks = threading.local()
+    original = migrations._current
+
+    def look_and_meet(connection: Any) -> str | None:
+        found = original(connection)
+        if not getattr(looks, "done", False):
+            looks.done = True
+            both_looked.wait()
+        return found
+
+    monkeypatch.setattr(migrations, "_current", look_and_meet)
+    errors: list[BaseException] = []
+
+    def open_one() -> None:
+        try:
+            Ledger(ledger_url).close()
+        except BaseException as error:  # noqa: BLE001 - raised below, in the test's own thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=open_one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+
+
 def test_the_ledger_and_dagster_share_a_postgresql_database(postgres_url: str) -> None:
     with contextlib.closing(_connect(postgres_url)) as connection, connection.cursor() as cursor:
         cursor.execute("create table public.jobs (id int primary key, job_body text)")
