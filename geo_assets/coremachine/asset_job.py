@@ -22,7 +22,7 @@ from geo_assets.coremachine import dispatch, engine, events
 from geo_assets.coremachine.binding import Binding, Segment
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind
 from geo_assets.coremachine.dispatch import WAVE_TAG
-from geo_assets.coremachine.ledger import Attempt, NewJob
+from geo_assets.coremachine.ledger import Attempt, NewJob, Settlement
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.materialization import outcome_table
 from geo_assets.coremachine.submission import prepare
@@ -484,36 +484,21 @@ def machine_of(context: Any) -> CoreMachine:
 def scope_of(context: dg.OpExecutionContext, machine: CoreMachine, binding: Binding) -> engine.RunScope:
     """What the engine needs to work for this step."""
     step_key = _step_key(context)
-    failed: list[int] = []
+    to_log = _LOGGED_FAILURES
 
     def on_settled(settled: engine.Settled) -> None:
-        good = [JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS]
+        nonlocal to_log
+        ended = [_ended(attempt, settlement) for attempt, settlement in settled]
+        where = {"run_id": context.run_id, "step_key": step_key}
         # what found nothing to do is decided on at the end of the run
-        wanted = {
-            attempt.attempt_id
-            for attempt, settlement in settled
-            if settlement.status in good and settlement.outcome not in (OutcomeKind.UNCHANGED, OutcomeKind.SKIPPED)
-        }
-        now = datetime.now(UTC)
-        finished = [
-            replace(
-                attempt,
-                status=settlement.status,
-                outcome=settlement.outcome,
-                reason=settlement.reason,
-                error_details=settlement.error_details,
-                result_data=dict(settlement.result_data or {}),
-                stage_results=dict(settlement.stage_results),
-                ended_at=now,
-            )
-            for attempt, settlement in settled
-            if attempt.attempt_id in wanted
-        ]
-        dispatch.emit(machine, context.instance, binding, finished, run_id=context.run_id, step_key=step_key)
-        for attempt, settlement in settled:
-            if settlement.status not in good and len(failed) < _LOGGED_FAILURES:
-                failed.append(1)
-                context.log.error("%s: %s: %s", attempt.partition_key, settlement.outcome.value, settlement.reason)
+        nothing_done = (OutcomeKind.UNCHANGED, OutcomeKind.SKIPPED)
+        good = [attempt for attempt in ended if attempt.status in _GOOD and attempt.outcome not in nothing_done]
+        bad = [attempt for attempt in ended if attempt.status not in _GOOD]
+        dispatch.emit(machine, context.instance, binding, good, **where)
+        dispatch.emit_failures(context.instance, binding, bad, **where)
+        for attempt in bad[:to_log]:
+            context.log.error("%s: %s: %s", attempt.partition_key, attempt.outcome, attempt.reason)
+        to_log = max(0, to_log - len(bad))
 
     return engine.RunScope(
         ledger=machine.ledger,
@@ -526,8 +511,24 @@ def scope_of(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bind
     )
 
 
+_GOOD = (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS)
+
 _LOGGED_FAILURES = 20
 """Most failures a step writes to Dagster's log; all of them are in the ledger and in the run's failure table."""
+
+
+def _ended(attempt: Attempt, settlement: Settlement) -> Attempt:
+    """The attempt as the ledger has it after the settlement."""
+    return replace(
+        attempt,
+        status=settlement.status,
+        outcome=settlement.outcome,
+        reason=settlement.reason,
+        error_details=settlement.error_details,
+        result_data=dict(settlement.result_data or {}),
+        stage_results=dict(settlement.stage_results),
+        ended_at=datetime.now(UTC),
+    )
 
 
 def _step_key(context: dg.OpExecutionContext) -> str:

@@ -18,7 +18,7 @@ from geo_assets.coremachine.binding import Binding
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind
 from geo_assets.coremachine.ledger import Attempt, Job, Wave
 from geo_assets.coremachine.machine import CoreMachine
-from geo_assets.coremachine.materialization import check_of, materialization_of
+from geo_assets.coremachine.materialization import check_of, failure_of, materialization_of
 
 WAVE_TAG = "geo_assets/wave"
 """Run tag with the wave id; also the sensor's run key."""
@@ -197,6 +197,20 @@ def emit(
     partial = [attempt for attempt in attempts if attempt.status is JobStatus.COMPLETED_WITH_ERRORS]
     events.report_checks(instance, **where, evaluations=[check_of(binding, attempt) for attempt in partial])
     machine.ledger.mark_emitted([attempt.attempt_id for attempt in attempts])
+
+
+def emit_failures(
+    instance: dg.DagsterInstance, binding: Binding, attempts: Sequence[Attempt], *, run_id: str, step_key: str
+) -> None:
+    """Write on the partitions of failed attempts why they failed."""
+    if attempts:
+        events.report_observations(
+            instance,
+            run_id=run_id,
+            job_name=binding.job_type,
+            step_key=step_key,
+            observations=[failure_of(binding, attempt) for attempt in attempts],
+        )
 
 
 def _add_partitions(machine: CoreMachine, instance: dg.DagsterInstance) -> None:

@@ -16,6 +16,7 @@ import dagster as dg
 try:
     from dagster._core.events import (
         AssetMaterializationPlannedData,
+        AssetObservationData,
         DagsterEvent,
         DagsterEventBatchMetadata,
         DagsterEventType,
@@ -78,6 +79,32 @@ def report_materializations(
             message=materialization.description or "Materialized value.",
         )
         for materialization in materializations
+    ]
+    _report(instance, run_id, events)
+
+
+def report_observations(
+    instance: dg.DagsterInstance,
+    *,
+    run_id: str,
+    job_name: str,
+    step_key: str,
+    observations: Sequence[dg.AssetObservation],
+) -> None:
+    """Write observations, linked to the run and its step."""
+    if not BATCHES_AVAILABLE:
+        for observation in observations:
+            instance.report_runless_asset_event(observation)
+        return
+    events = [
+        DagsterEvent(
+            event_type_value=DagsterEventType.ASSET_OBSERVATION.value,
+            job_name=job_name,
+            step_key=step_key,
+            event_specific_data=AssetObservationData(observation),
+            message=observation.description or "Observed.",
+        )
+        for observation in observations
     ]
     _report(instance, run_id, events)
 

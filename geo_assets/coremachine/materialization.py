@@ -58,6 +58,27 @@ def materialization_of(binding: Binding, attempt: Attempt) -> dg.AssetMaterializ
     )
 
 
+def failure_of(binding: Binding, attempt: Attempt) -> dg.AssetObservation:
+    """What a partition shows that was not materialized: why, and the job to look at.
+
+    An observation, because Dagster has no event of its own for it; the partition stays red.
+    """
+    reason = attempt.error_details or attempt.reason or "no reason was given"
+    return dg.AssetObservation(
+        asset_key=dg.AssetKey.from_user_string(binding.asset),
+        partition=attempt.partition_key,
+        description=f"{attempt.job_type} {attempt.outcome.value if attempt.outcome else attempt.status.value}",
+        metadata={
+            "geo/outcome": attempt.outcome.value if attempt.outcome else attempt.status.value,
+            "geo/reason": reason,
+            "geo/job_id": attempt.job_id,
+            "geo/attempt": attempt.number,
+            "geo/what_to_do": f"mend the cause, then materialize this partition, run the job retry_failed, or:"
+            f" geo-assets retry {attempt.job_id[:12]}",
+        },
+    )
+
+
 def check_of(binding: Binding, attempt: Attempt) -> dg.AssetCheckEvaluation:
     """The check evaluation of a finished attempt: a warning where some of its tasks failed."""
     failed = sum(int(summary.get("failed", 0)) for summary in attempt.stage_results.values())

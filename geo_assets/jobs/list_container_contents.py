@@ -33,7 +33,7 @@ from geo_assets.coremachine.contract import (
 from geo_assets.coremachine.identity import task_id
 from geo_assets.errors import BlobNotFoundError
 from geo_assets.jobs.container_parameters import FILTER_DESCRIPTION, check_container, check_filter
-from geo_assets.pictures import as_markdown, bar_chart
+from geo_assets.pictures import bar_chart
 from geo_assets.settings import get_settings
 
 __all__ = ["ListContainerContents", "ListContainerContentsParameters", "analyze_single_blob", "list_container_blobs"]
@@ -293,7 +293,7 @@ class ListContainerContents(Workflow):
             metadata["dagster/row_count"] = summary["total_blobs_found"]
         if types:
             most = dict(list(types.items())[:10])
-            metadata["types"] = Markdown(as_markdown(bar_chart(most), alternative="number of blobs by type"))
+            metadata["types"] = Markdown(bar_chart(most))
         return {
             **metadata,
             "file_types": [{"type": name, "count": count} for name, count in types.items()],

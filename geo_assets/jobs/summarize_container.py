@@ -27,7 +27,7 @@ from geo_assets.coremachine.contract import (
     WorkflowParameters,
 )
 from geo_assets.jobs.container_parameters import FILTER_DESCRIPTION, check_container, check_filter
-from geo_assets.pictures import as_markdown, bar_chart
+from geo_assets.pictures import bar_chart
 from geo_assets.settings import get_settings
 
 __all__ = ["SummarizeContainer", "SummarizeContainerParameters", "container_summary_task"]
@@ -213,8 +213,8 @@ class SummarizeContainer(Workflow):
         if "total_files" in summary:
             metadata["dagster/row_count"] = summary["total_files"]
         if sum(sizes.values()):
-            metadata["sizes"] = Markdown(as_markdown(bar_chart(sizes), alternative="number of files by size"))
-            metadata["types"] = Markdown(as_markdown(_types_chart(types), alternative="number of files by type"))
+            metadata["sizes"] = Markdown(bar_chart(sizes))
+            metadata["types"] = Markdown(_types_chart(types))
         return {
             **metadata,
             "file_types": [{"type": name, **counts} for name, counts in types.items()],

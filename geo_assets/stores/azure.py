@@ -170,7 +170,8 @@ class AzureBlobStore:
     ) -> Iterator[pa.RecordBatch]:
         seen = np.unique(np.concatenate(given)) if given else np.empty(0, np.uint64)
         with self._translating(container):
-            for blobs in self._pages(container, prefix, include=[]):
+            for page in self._pages(container, prefix, include=[]):
+                blobs = page
                 if len(seen) and blobs:
                     hashes = pl.Series([blob.name for blob in blobs], dtype=pl.String).hash().to_numpy()
                     keep = ~np.isin(hashes, seen)

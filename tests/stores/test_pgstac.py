@@ -1,0 +1,162 @@
+"""What only pgSTAC can do or suffer: its versions, its partitions, its outages, and pystac-client as a reader.
+
+What belongs here: the database's side.  What does not: what every catalog promises (``test_catalog_contract``).
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from pypgstac.load import Loader
+
+from geo_assets.errors import CatalogError, CatalogUnavailableError, SettingsError
+from geo_assets.settings import Settings
+from geo_assets.stores.catalog import ItemStatus, open_catalog_store
+from geo_assets.stores.pgstac import PgstacCatalog
+from tests.stores.catalog_items import COLLECTION, item
+from tests.stores.pgstac_database import pgstac_database, pgstac_url
+
+__all__ = ["pgstac_database", "pgstac_url"]
+
+
+@pytest.fixture
+def catalog(pgstac_url: str) -> Iterator[PgstacCatalog]:
+    """An empty catalog."""
+    store = PgstacCatalog(pgstac_url)
+    yield store
+    store.close()
+
+
+def run(url: str, statement: str) -> None:
+    with psycopg.connect(url.replace("+psycopg2", ""), autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+def test_the_settings_choose_it(pgstac_url: str) -> None:
+    store = open_catalog_store(Settings(catalog_url=pgstac_url))  # type: ignore[arg-type]
+    assert isinstance(store, PgstacCatalog)
+    assert store.description.startswith("pgSTAC in 127.0.0.1/")
+    store.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///x.db", "not a url", "mysql://u:p@h/d"])
+def test_other_databases_are_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="GEO_ASSETS_CATALOG_URL"):
+        PgstacCatalog(url)
+
+
+def test_a_database_that_is_away_is_a_transient_error_without_the_password() -> None:
+    with pytest.raises(CatalogUnavailableError, match="cannot be reached") as caught:
+        PgstacCatalog("postgresql://somebody:canary-secret@127.0.0.1:1/none")
+    assert "canary-secret" not in str(caught.value)
+
+
+def test_an_empty_database_is_migrated_by_whoever_comes_first(postgres_url: str) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        stores = list(pool.map(lambda _: PgstacCatalog(postgres_url), range(3)))
+    stores[0].upsert_items(COLLECTION, [item()])
+    assert stores[1].count_items(COLLECTION) == 1
+    for store in stores:
+        store.close()
+
+
+def test_a_newer_pgstac_is_refused(postgres_url: str) -> None:
+    PgstacCatalog(postgres_url).close()
+    run(postgres_url, "insert into pgstac.migrations (version, datetime) values ('99.0.0', now() + '1 day')")
+    with pytest.raises(CatalogError, match=r"99\.0\.0, newer than ours"):
+        PgstacCatalog(postgres_url)
+
+
+def test_a_connection_that_was_cut_is_replaced(catalog: PgstacCatalog, pgstac_url: str) -> None:
+    catalog.upsert_items(COLLECTION, [item()])
+    run(pgstac_url, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'geo_assets%'")
+    with pytest.raises(CatalogUnavailableError):
+        catalog.count_items(COLLECTION)
+    assert catalog.count_items(COLLECTION) == 1
+
+
+def test_a_load_that_loses_items_is_detected(catalog: PgstacCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Loader.load_items
+
+    def lossy(self: Loader, items: Any, *arguments: Any, **named: Any) -> None:
+        plain(self, iter(list(items)[1:]), *arguments, **named)
+
+    monkeypatch.setattr(Loader, "load_items", lossy)
+    with pytest.raises(CatalogError, match="holds 1 of the 2 items just written"):
+        catalog.upsert_items(COLLECTION, [item("1.tif"), item("2.tif")])
+
+
+def test_an_item_that_changes_its_month_moves_partitions(catalog: PgstacCatalog, pgstac_url: str) -> None:
+    catalog.ensure_collection(__import__("geo_assets.stac.collections", fromlist=["x"]).describe_collection(COLLECTION))
+    run(pgstac_url, "update pgstac.collections set partition_trunc = 'month'")
+    catalog.upsert_items(COLLECTION, [item()])
+    moved = item(datetime="2021-07-01T00:00:00Z")
+    [outcome] = catalog.upsert_items(COLLECTION, [moved])
+    assert outcome.status is ItemStatus.UPDATED
+    assert catalog.count_items(COLLECTION) == 1
+
+
+def test_an_upsert_that_breaks_leaves_the_lock_free(catalog: PgstacCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Loader, *arguments: Any, **named: Any) -> None:
+        raise psycopg.errors.CheckViolation("made up")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loader, "load_items", fail)
+        with pytest.raises(CatalogError, match="made up"):
+            catalog.upsert_items(COLLECTION, [item()])
+    [outcome] = catalog.upsert_items(COLLECTION, [item()])
+    assert outcome.status is ItemStatus.CREATED
+
+
+def test_unchanged_rows_are_not_touched(catalog: PgstacCatalog, pgstac_url: str) -> None:
+    def row_version() -> Any:
+        with psycopg.connect(pgstac_url.replace("+psycopg2", "")) as connection:
+            return connection.execute("select xmin::text, ctid::text from pgstac.items").fetchone()
+
+    catalog.upsert_items(COLLECTION, [item()])
+    before = row_version()
+    catalog.upsert_items(COLLECTION, [item(updated="2030-01-01T00:00:00Z")])
+    assert row_version() == before
+
+
+def test_a_stac_client_reads_it_through_an_api(
+    catalog: PgstacCatalog, pgstac_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.engine import make_url
+
+    written = [item(f"{number}.tif", bbox=[number, 0.0, number + 0.5, 0.5]) for number in range(12)]
+    catalog.upsert_items(COLLECTION, written)
+    url = make_url(pgstac_url)
+    for name, value in {
+        "PGHOST": url.host,
+        "PGPORT": url.port,
+        "PGUSER": url.username,
+        "PGPASSWORD": url.password or "unused",
+        "PGDATABASE": url.database,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    api = _Api()
+    found = api.search(collections=[COLLECTION], limit=5)
+    assert {entry.id for entry in found} == {entry["id"] for entry in written}
+    assert [entry.id for entry in api.search(bbox=[2.6, 0.0, 3.2, 1.0])] == ["bronze~3.tif"]
+    collection = api.collection(COLLECTION)
+    assert collection.extent.spatial.bboxes == [[0.0, 0.0, 11.5, 0.5]]
+
+
+class _Api:
+    """pystac-client against stac-fastapi-pgstac, which runs in this process: no port, no network."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("ENABLE_TRANSACTIONS_EXTENSIONS", "FALSE")
+
+    def search(self, **parameters: Any) -> list[Any]:
+        return self._read(lambda client: list(client.search(**parameters).items()))
+
+    def collection(self, name: str) -> Any:
+        return self._read(lambda client: client.get_collection(name))
+
+    def _read(self, ask: Any) -> Any:
+        raise NotImplementedError

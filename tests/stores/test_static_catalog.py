@@ -1,0 +1,167 @@
+"""What only the static catalog can do or suffer: files, the mirror, writers that die, and pystac as a reader.
+
+What belongs here: the folder's layout and its faults.  What does not: what every catalog promises
+(``test_catalog_contract``).
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import pystac
+import pytest
+
+from geo_assets.errors import CatalogError
+from geo_assets.settings import Settings
+from geo_assets.stores import static_catalog
+from geo_assets.stores.catalog import ItemStatus, open_catalog_store
+from geo_assets.stores.static_catalog import StaticCatalog
+from tests.stores.catalog_items import COLLECTION, item
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> StaticCatalog:
+    """An empty catalog."""
+    return StaticCatalog(tmp_path / "catalog")
+
+
+def test_it_is_the_default(tmp_path: Path) -> None:
+    store = open_catalog_store(Settings(home=tmp_path))
+    assert isinstance(store, StaticCatalog)
+    assert store.root == tmp_path / "catalog"
+
+
+def test_pystac_reads_everything(catalog: StaticCatalog) -> None:
+    written = [item(f"{number}.tif") for number in range(3)]
+    catalog.upsert_items(COLLECTION, written)
+    catalog.upsert_items("vectors", [item("odd", id="a/b c?#.~")])
+    read = pystac.Catalog.from_file(str(catalog.root / "catalog.json"))
+    assert {child.id for child in read.get_children()} == {COLLECTION, "vectors"}
+    items = {entry.id: entry for entry in read.get_items(recursive=True)}
+    assert set(items) == {*(entry["id"] for entry in written), "a/b c?#.~"}
+    for collection in read.get_collections():
+        collection.validate()
+    for entry in items.values():
+        entry.validate()
+        parent, root = entry.get_parent(), entry.get_root()
+        assert parent is not None
+        assert parent.id == entry.collection_id
+        assert root is not None
+        assert root.id == "geo-assets"
+
+
+def test_the_mirror_holds_the_same_items(catalog: StaticCatalog) -> None:
+    mixed = [item("1.tif"), item("2.tif"), item("3.tif")]
+    mixed[1]["assets"]["data"]["bands"][0]["nodata"] = 0
+    del mixed[2]["assets"]["data"]["bands"]
+    catalog.upsert_items(COLLECTION, mixed)
+    frame = geopandas.read_parquet(catalog.root / COLLECTION / "items.parquet")
+    assert sorted(frame["id"]) == [entry["id"] for entry in mixed]
+    assert frame.crs == "OGC:CRS84"
+    assert list(frame.geometry.iloc[0].bounds) == mixed[0]["bbox"]
+    catalog.delete_items(COLLECTION, [entry["id"] for entry in mixed])
+    assert not (catalog.root / COLLECTION / "items.parquet").exists()
+    collection = catalog.get_collection(COLLECTION)
+    assert collection is not None
+    assert "assets" not in collection
+
+
+def test_items_no_table_can_hold_cost_the_mirror_only(
+    catalog: StaticCatalog, caplog: pytest.LogCaptureFixture
+) -> None:
+    catalog.upsert_items(COLLECTION, [item("1.tif", mixed="text")])
+    assert (catalog.root / COLLECTION / "items.parquet").exists()
+    with caplog.at_level(logging.WARNING):
+        [outcome] = catalog.upsert_items(COLLECTION, [item("2.tif", mixed={"an": "object"})])
+    assert outcome.status is ItemStatus.CREATED
+    assert "mirror" in caplog.text
+    assert not (catalog.root / COLLECTION / "items.parquet").exists()
+    read = pystac.Collection.from_file(str(catalog.root / COLLECTION / "collection.json"))
+    assert len(list(read.get_items())) == 2
+
+
+def test_a_large_collection_is_mirrored_in_parts(catalog: StaticCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_catalog, "_IN_MEMORY", 3)
+    catalog.upsert_items(COLLECTION, [item(f"{number}.tif") for number in range(7)])
+    assert len(geopandas.read_parquet(catalog.root / COLLECTION / "items.parquet")) == 7
+
+
+def test_an_unchanged_batch_touches_no_file(catalog: StaticCatalog) -> None:
+    catalog.upsert_items(COLLECTION, [item()])
+    before = {path: path.stat().st_mtime_ns for path in catalog.root.rglob("*.*") if path.is_file()}
+    catalog.upsert_items(COLLECTION, [item()])
+    after = {path: path.stat().st_mtime_ns for path in catalog.root.rglob("*.*") if path.is_file()}
+    assert after == before
+
+
+def _write_and_die(root: Path, survivors: int) -> None:
+    """Write item files until ``survivors`` are there, then be killed in the middle of the batch."""
+    catalog = StaticCatalog(root)
+    plain_write, written = catalog._write, 0
+
+    def write(path: Path, document: Any) -> None:
+        nonlocal written
+        plain_write(path, document)
+        if path.parent.name == "items":
+            written += 1
+            if written == survivors:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    catalog._write = write  # type: ignore[method-assign]
+    catalog.upsert_items(COLLECTION, [item(f"{number}.tif", bbox=[number, 0, number + 1, 1]) for number in range(5)])
+
+
+@pytest.mark.parametrize("survivors", [1, 5])
+def test_a_writer_killed_half_way_is_put_right_by_the_next(catalog: StaticCatalog, survivors: int) -> None:
+    catalog.upsert_items(COLLECTION, [item("first.tif", bbox=[100, 0, 101, 1])])
+    process = multiprocessing.get_context("spawn").Process(target=_write_and_die, args=(catalog.root, survivors))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    # what a reader sees is still whole
+    seen = pystac.Catalog.from_file(str(catalog.root / "catalog.json"))
+    assert len(list(seen.get_items(recursive=True))) == 1
+    outcomes = catalog.upsert_items(
+        COLLECTION, [item(f"{number}.tif", bbox=[number, 0, number + 1, 1]) for number in range(5)]
+    )
+    assert [outcome.status for outcome in outcomes].count(ItemStatus.UNCHANGED) == survivors
+    collection = catalog.get_collection(COLLECTION)
+    assert collection is not None
+    assert collection["extent"]["spatial"]["bbox"] == [[0.0, 0.0, 101.0, 1.0]]
+    assert len(list(pystac.Catalog.from_file(str(catalog.root / "catalog.json")).get_items(recursive=True))) == 6
+    assert len(geopandas.read_parquet(catalog.root / COLLECTION / "items.parquet")) == 6
+
+
+def test_a_failed_write_leaves_no_temporary_file(catalog: StaticCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog.upsert_items(COLLECTION, [item()])
+
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        catalog.upsert_items(COLLECTION, [item("b.tif")])
+    monkeypatch.undo()
+    assert [path.name for path in (catalog.root / COLLECTION / "items").iterdir()] == ["bronze~a.tif.json"]
+
+
+def test_a_damaged_file_is_named(catalog: StaticCatalog) -> None:
+    catalog.upsert_items(COLLECTION, [item()])
+    path = catalog.root / COLLECTION / "items" / "bronze~a.tif.json"
+    path.write_text("{")
+    with pytest.raises(CatalogError, match=r"bronze~a\.tif\.json .* is damaged"):
+        catalog.get_item(COLLECTION, item()["id"])
+    path.write_text("[]")
+    with pytest.raises(CatalogError, match="no JSON object"):
+        catalog.get_item(COLLECTION, item()["id"])
+
+
+def test_links_within_the_catalog_are_relative(catalog: StaticCatalog) -> None:
+    catalog.upsert_items(COLLECTION, [item()])
+    for path in catalog.root.rglob("*.json"):
+        assert all(link["href"].startswith(".") for link in json.loads(path.read_text())["links"]), path
