@@ -16,6 +16,7 @@
     ├── PreconditionFailedError               a conditional write found something else there
     ├── RasterRefusedError                    a file is not opened: its kind, what it names, or its header's size
     ├── RasterUnreadableError                 a raster is damaged or cut off
+    ├── CogProofError                         a COG just written is not what it must be, and is not published
     ├── TransientError                        worth trying again, unchanged
     │   ├── ThrottledError                    the service asked us to slow down
     │   ├── StoreUnavailableError             the blob service cannot be reached
@@ -90,6 +91,10 @@ class RasterRefusedError(GeoAssetsError):
 
 class RasterUnreadableError(GeoAssetsError):
     """A raster is damaged or cut off."""
+
+
+class CogProofError(GeoAssetsError):
+    """A COG just written is not what it must be; it is not published."""
 
 
 class TransientError(GeoAssetsError):
