@@ -122,8 +122,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             parts.append(directive)
     if _DIRECTIVES["Y"] not in parts:
         raise ParameterError(f"datetime pattern '{pattern}' has no year: add %Y")
-    # digits beside it would make it part of a longer number
-    return re.compile(rf"(?<!\d){''.join(parts)}(?!\d)")
+    # digits beside a directive would make it part of a longer number
+    before = r"(?<!\d)" if parts[0].startswith("(?P") else ""
+    after = r"(?!\d)" if parts[-1].startswith("(?P") else ""
+    return re.compile(before + "".join(parts) + after)
 
 
 def _in_name(name: str, pattern: str) -> datetime | None:

@@ -244,14 +244,18 @@ def _shape(lon: _Floats, lat: _Floats, *, tolerance: float) -> Any:
     """
     # half a pixel beyond a pole is a way of writing grids, not a place
     ring = np.round(np.column_stack([lon, np.clip(lat, -90.0, 90.0)]), _DECIMALS)
+    ring = _opened_at_pole(ring)
     turns, west, east = _windings(ring[:, 0])
     if turns or west < -_JUMP or east > _JUMP:
         shape = _split(ring)
     else:
         shape = shapely.Polygon(np.column_stack([_unwrapped(ring[:, 0]), ring[:, 1]]))
-    west, south, east, north = shape.bounds
-    off = min(tolerance, 1e-3) * max(east - west, north - south)
-    shape = shapely.set_precision(shape.simplify(off), 10.0**-_DECIMALS)
+    # of the ring as it was walked (once split it may span the whole world), and of each axis: near a pole a degree
+    # of longitude is nothing and one of latitude much
+    extent = np.maximum([east - west, np.ptp(ring[:, 1])], 10.0**-_DECIMALS)
+    shape = shapely.transform(shape, lambda points: points / extent).simplify(min(tolerance, 1e-3))
+    shape = shapely.transform(shape, lambda points: points * extent)
+    shape = shapely.set_precision(shape, 10.0**-_DECIMALS)
     if not shape.is_valid or not isinstance(shape, shapely.Polygon | shapely.MultiPolygon):
         shape = _areas(shapely.make_valid(shape))
     if shape.is_empty or shape.area == 0:
@@ -259,6 +263,17 @@ def _shape(lon: _Floats, lat: _Floats, *, tolerance: float) -> Any:
     # set_precision leaves 1e-16 behind the last digit
     shape = shapely.transform(shape, lambda points: np.round(points, _DECIMALS))
     return shapely.orient_polygons(shape)
+
+
+def _opened_at_pole(ring: _Floats) -> _Floats:
+    """A corner right at a pole has every longitude: that of the point before it and that of the one after."""
+    at_pole = np.abs(ring[:, 1]) >= 90.0  # noqa: PLR2004
+    lonely = np.flatnonzero(at_pole & ~np.roll(at_pole, 1) & ~np.roll(at_pole, -1))
+    for index in lonely[::-1]:
+        before, after = ring[index - 1, 0], ring[(index + 1) % len(ring), 0]
+        ring = np.insert(ring, index, [before, ring[index, 1]], axis=0)
+        ring[index + 1, 0] = after
+    return ring
 
 
 def _split(ring: _Floats) -> Any:

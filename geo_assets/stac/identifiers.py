@@ -24,6 +24,7 @@ MAX_ID_LENGTH = 200
 """Longest id we make: file names end at 255 bytes, and ``.json`` and a temporary suffix must fit."""
 
 _KEPT = re.compile(rb"[A-Za-z0-9._-]+")
+_KEPT_IN_FILES = re.compile(rb"[A-Za-z0-9._~-]+")
 _DIGEST_LENGTH = 32
 
 
@@ -44,7 +45,7 @@ def raster_item_id(
     if not container or not blob_name:
         raise ParameterError("an item id needs both a container and a blob name")
     if rule == "container_path":
-        return _shortened(_encoded(f"{container}/{blob_name}"))
+        return _shortened(_encoded(f"{container}/{blob_name}", slash="~"))
     if rule != "legacy":
         raise ParameterError(f"unknown id rule '{rule}': use container_path or legacy")
     if not collection_id:
@@ -68,29 +69,29 @@ def table_item_id(schema: str, table: str) -> str:
 
 def file_stem(name: str) -> str:
     """Spell any id as a file name (without ending): no folder, not hidden, at most 200 bytes, never shared."""
-    encoded = _encoded(name)
+    encoded = _encoded(name, kept=_KEPT_IN_FILES)
     if encoded.startswith("."):
         encoded = f"=2E{encoded[1:]}"
     return _shortened(encoded)
 
 
-def _encoded(name: str) -> str:
+def _encoded(name: str, *, kept: re.Pattern[bytes] = _KEPT, slash: str = "=2F") -> str:
     try:
         raw = name.encode()
     except UnicodeEncodeError:
         raise ParameterError(f"not valid text (a lone surrogate): {name[:80]!a}") from None
     parts: list[str] = []
     end = 0
-    for kept in _KEPT.finditer(raw):
-        parts.extend(_escaped(raw[end : kept.start()]))
-        parts.append(kept.group().decode())
-        end = kept.end()
-    parts.extend(_escaped(raw[end:]))
+    for plain in kept.finditer(raw):
+        parts.append(_escaped(raw[end : plain.start()], slash))
+        parts.append(plain.group().decode())
+        end = plain.end()
+    parts.append(_escaped(raw[end:], slash))
     return "".join(parts)
 
 
-def _escaped(raw: bytes) -> list[str]:
-    return ["~" if byte == 0x2F else f"={byte:02X}" for byte in raw]  # noqa: PLR2004 - the slash
+def _escaped(raw: bytes, slash: str) -> str:
+    return "".join(slash if byte == ord("/") else f"={byte:02X}" for byte in raw)
 
 
 def _shortened(encoded: str) -> str:

@@ -164,7 +164,8 @@ def test_two_blobs_never_share_an_id(catalog: CatalogStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", ["a/b", "with space", "back\\slash", ".", "..", "é😀", "x" * 500, "%2F", "a'; drop table items; --", "~", "A"]
+    "odd",
+    ["a/b", "with space", "back\\slash", ".", "..", "é😀", "x" * 500, "%2F", "a'; drop table items; --", "~", "A"],
 )
 def test_any_id_is_kept(catalog: CatalogStore, odd: str) -> None:
     catalog.upsert_items(COLLECTION, [item(id="a"), item(id="x" * 499)])
@@ -262,7 +263,11 @@ def test_a_collection_id_that_cannot_be_one_is_refused(catalog: CatalogStore, ba
 def test_structural_links_are_the_stores_business(catalog: CatalogStore) -> None:
     linked = item()
     related = {"rel": "related", "href": "https://example.org/more"}
-    linked["links"] = [{"rel": "collection", "href": "./gone.json"}, {"rel": "self", "href": "https://e.org/x"}, related]
+    linked["links"] = [
+        {"rel": "collection", "href": "./gone.json"},
+        {"rel": "self", "href": "https://e.org/x"},
+        related,
+    ]
     catalog.upsert_items(COLLECTION, [linked])
     stored = catalog.get_item(COLLECTION, linked["id"])
     assert stored is not None

@@ -3,17 +3,23 @@
 What belongs here: the database's side.  What does not: what every catalog promises (``test_catalog_contract``).
 """
 
-import os
+import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
+import pystac_client
 import pytest
+import uvicorn
 from pypgstac.load import Loader
+from sqlalchemy.engine import make_url
 
 from geo_assets.errors import CatalogError, CatalogUnavailableError, SettingsError
 from geo_assets.settings import Settings
+from geo_assets.stac.collections import describe_collection
 from geo_assets.stores.catalog import ItemStatus, open_catalog_store
 from geo_assets.stores.pgstac import PgstacCatalog
 from tests.stores.catalog_items import COLLECTION, item
@@ -36,7 +42,7 @@ def run(url: str, statement: str) -> None:
 
 
 def test_the_settings_choose_it(pgstac_url: str) -> None:
-    store = open_catalog_store(Settings(catalog_url=pgstac_url))  # type: ignore[arg-type]
+    store = open_catalog_store(Settings(catalog_url=pgstac_url))
     assert isinstance(store, PgstacCatalog)
     assert store.description.startswith("pgSTAC in 127.0.0.1/")
     store.close()
@@ -90,7 +96,7 @@ def test_a_load_that_loses_items_is_detected(catalog: PgstacCatalog, monkeypatch
 
 
 def test_an_item_that_changes_its_month_moves_partitions(catalog: PgstacCatalog, pgstac_url: str) -> None:
-    catalog.ensure_collection(__import__("geo_assets.stac.collections", fromlist=["x"]).describe_collection(COLLECTION))
+    catalog.ensure_collection(describe_collection(COLLECTION))
     run(pgstac_url, "update pgstac.collections set partition_trunc = 'month'")
     catalog.upsert_items(COLLECTION, [item()])
     moved = item(datetime="2021-07-01T00:00:00Z")
@@ -122,41 +128,47 @@ def test_unchanged_rows_are_not_touched(catalog: PgstacCatalog, pgstac_url: str)
     assert row_version() == before
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the server's own, on this Python
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_stac_client_reads_it_through_an_api(
     catalog: PgstacCatalog, pgstac_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sqlalchemy.engine import make_url
-
     written = [item(f"{number}.tif", bbox=[number, 0.0, number + 0.5, 0.5]) for number in range(12)]
     catalog.upsert_items(COLLECTION, written)
     url = make_url(pgstac_url)
-    for name, value in {
-        "PGHOST": url.host,
-        "PGPORT": url.port,
-        "PGUSER": url.username,
-        "PGPASSWORD": url.password or "unused",
-        "PGDATABASE": url.database,
-    }.items():
-        monkeypatch.setenv(name, str(value))
-    api = _Api()
-    found = api.search(collections=[COLLECTION], limit=5)
-    assert {entry.id for entry in found} == {entry["id"] for entry in written}
-    assert [entry.id for entry in api.search(bbox=[2.6, 0.0, 3.2, 1.0])] == ["bronze~3.tif"]
-    collection = api.collection(COLLECTION)
-    assert collection.extent.spatial.bboxes == [[0.0, 0.0, 11.5, 0.5]]
+    parts = {"HOST": url.host, "PORT": url.port, "USER": url.username, "DATABASE": url.database}
+    for name, value in {**parts, "PASSWORD": url.password or "unused"}.items():
+        monkeypatch.setenv(f"PG{name}", str(value))
+    # reads the environment as it is imported
+    from stac_fastapi.pgstac.app import create_app  # type: ignore[import-untyped] # noqa: PLC0415
+
+    with _served(create_app()) as address:
+        client = pystac_client.Client.open(address)
+        found = {entry.id: entry for entry in client.search(collections=[COLLECTION], limit=5).items()}
+        assert set(found) == {entry["id"] for entry in written}
+        for entry in found.values():
+            entry.validate()
+        box = client.search(bbox=[2.6, 0.0, 3.2, 1.0], datetime="2020-01-01/2020-12-31")
+        assert [entry.id for entry in box.items()] == ["bronze~3.tif"]
+        collection = client.get_collection(COLLECTION)
+        assert collection is not None
+        assert collection.extent.spatial.bboxes == [[0.0, 0.0, 11.5, 0.5]]
+        one = collection.get_item("bronze~7.tif")
+        assert one is not None
+        assert one.assets["data"].href == "https://example.org/bronze/7.tif"
 
 
-class _Api:
-    """pystac-client against stac-fastapi-pgstac, which runs in this process: no port, no network."""
-
-    def __init__(self) -> None:
-        os.environ.setdefault("ENABLE_TRANSACTIONS_EXTENSIONS", "FALSE")
-
-    def search(self, **parameters: Any) -> list[Any]:
-        return self._read(lambda client: list(client.search(**parameters).items()))
-
-    def collection(self, name: str) -> Any:
-        return self._read(lambda client: client.get_collection(name))
-
-    def _read(self, ask: Any) -> Any:
-        raise NotImplementedError
+@contextmanager
+def _served(application: Any) -> Iterator[str]:
+    """Serve an application on a free loopback port; yields its address."""
+    server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, log_level="warning"))
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        # the socket listens already: a request waits in its backlog until the server is up
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listening.close()
