@@ -414,17 +414,24 @@ def test_two_dispatchers_that_count_the_open_waves_at_once_keep_the_limit(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger.submit([new(number) for number in range(4)])
-    both_counted = threading.Barrier(2)
+    both_counted, one_is_done = threading.Barrier(2), threading.Event()
     original = ledger._open_bulk_waves
 
     def count_and_meet(connection: Any, job_type: str) -> int:
         count = original(connection, job_type)
         with contextlib.suppress(threading.BrokenBarrierError):
-            both_counted.wait(0.5)  # where they count one after the other, they never meet
+            # where they count one after the other, they never meet
+            if both_counted.wait(0.5) == 1:
+                one_is_done.wait(5)
         return count
 
+    def assign() -> list[Wave]:
+        made = wave_of(ledger, wave_size=1, waves_at_once=1)
+        one_is_done.set()
+        return made
+
     monkeypatch.setattr(ledger, "_open_bulk_waves", count_and_meet)
-    made = together(*(lambda: wave_of(ledger, wave_size=1, waves_at_once=1) for _ in range(2)))
+    made = together(assign, assign)
     assert sorted(map(len, made)) == [0, 1]
 
 

@@ -385,6 +385,13 @@ def test_jobs_of_a_workflow_that_is_gone_cannot_be_retried(machine: CoreMachine)
         retry_jobs(bare, failed_jobs(bare))
 
 
+def test_a_retry_does_not_ask_the_record(machine: CoreMachine) -> None:
+    answer = submit(machine, "convert", BLOB)
+    work(machine)
+    (again,) = retry_jobs(machine, [answer.job])
+    assert again.submitted.decision is Decision.REQUEUED
+
+
 def test_retrying_nothing_does_nothing(machine: CoreMachine) -> None:
     assert retry_jobs(machine, []) == []
 
