@@ -24,6 +24,8 @@ try:
         generate_event_batch_id,
     )
 
+    from geo_assets.coremachine.sqlite_event_batches import write_batches_whole
+
     BATCHES_AVAILABLE = True
 except ImportError:  # pragma: no cover - a future Dagster
     BATCHES_AVAILABLE = False
@@ -149,6 +151,7 @@ def report_checks(
 
 
 def _report(instance: dg.DagsterInstance, run_id: str, events: Sequence["DagsterEvent"]) -> None:
+    write_batches_whole(instance)
     batch_id = generate_event_batch_id()  # type: ignore[no-untyped-call]
     last = len(events) - 1
     for position, event in enumerate(events):
