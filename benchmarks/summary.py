@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from geo_assets.containers.summary import SIZE_BINS, summarize
-from geo_assets.stores.blobs import LISTING_SCHEMA
+from geo_assets.stores.blobs import LISTING_SCHEMA, Detail
 from geo_assets.stores.memory import MemoryBlobStore
 
 ENTRIES = 1_000_000
@@ -40,9 +40,9 @@ class MadeUpStore(MemoryBlobStore):
         super().__init__()
         self.kept = kept
 
-    def list_blobs(self, container: str, prefix: str = "") -> Iterator[pa.RecordBatch]:
+    def list_blobs(self, container: str, prefix: str = "", detail: Detail = "basic") -> Iterator[pa.RecordBatch]:
         """Stream the batches that were kept, or make them."""
-        del container, prefix
+        del container, prefix, detail
         return iter(self.kept) if self.kept is not None else made_up()
 
 

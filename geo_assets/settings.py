@@ -110,7 +110,15 @@ class Settings(BaseSettings):
     )
     disk_reserve_mb: int = Field(512, ge=0, description="MB that temporary files leave free on their disk.")
 
-    # Freshness of container jobs
+    # Container jobs
+    listing_store: Literal["auto", "parquet", "postgres"] = Field(
+        "auto",
+        description="Where listings are kept as tables: Parquet files in the home, or the ledger's PostgreSQL database;"
+        " auto: PostgreSQL where the ledger is.",
+    )
+    tasks_a_job_limit: int = Field(
+        50_000, ge=0, description="Most blobs of a listing that get a task each; beyond, a task takes 1,000 blobs."
+    )
     listing_max_age: float = Field(
         0.0, ge=0, description="Seconds for which a finished listing or summary answers again; 0: always run anew."
     )

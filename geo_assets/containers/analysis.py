@@ -1,101 +1,57 @@
-"""One entry of a container: a blob, or a ``.gdb`` dataset of many.
+"""One entry of a listing, described: a blob, or a ``.gdb`` dataset of many.
 
-What belongs here: :func:`analyze_entry`.  What does not: what is inside the file.
+What belongs here: :func:`describe`, :func:`needs_reading`.  What does not: what is inside the file beyond its first
+bytes.
 """
 
+import json
+from collections.abc import Mapping
 from datetime import datetime
-from pathlib import PurePosixPath
 from typing import Any
 
-import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from geo_assets.containers.filter import BYTES_PER_MB
-from geo_assets.stores.blobs import BlobStore
+from geo_assets.containers.kinds import extension_of
+from geo_assets.containers.signatures import START, detect, matches
+from geo_assets.stores.blobs import BlobProperties, BlobStore
 
-__all__ = ["analyze_entry", "extension_of"]
+__all__ = ["GEODATABASE", "describe", "needs_reading"]
 
 GEODATABASE = "application/x-esri-geodatabase"
+"""Content type of ``.gdb`` datasets."""
 
 
-def extension_of(name: str) -> str:
-    """Extension of the last path segment, lower case with its dot; empty where there is none."""
-    segment = PurePosixPath(name).name
-    return f".{segment.rpartition('.')[2].lower()}" if "." in segment.rstrip(".") else ""
+def needs_reading(listed: Mapping[str, Any]) -> bool:
+    """Whether a look at the first bytes tells more than the listing: a raster or vector by name, in one blob."""
+    return listed.get("kind") in ("raster", "vector") and listed.get("file_count") is None
 
 
-def analyze_entry(store: BlobStore, container: str, name: str, *, listed_etag: str | None = None) -> dict[str, Any]:
-    """Describe a blob by one request, or a ``.gdb`` dataset by listing it.
+def describe(store: BlobStore, container: str, listed: Mapping[str, Any], *, magic: bool = True) -> dict[str, Any]:
+    """Describe an entry by its row of the listing and, where that may tell more, by one read of its first bytes.
 
     Args:
         store: where the container is.
         container: its name.
-        name: a blob's name, or the path of a ``.gdb`` folder.
-        listed_etag: the blob's ETag in the listing; another one now means that it was replaced since.
+        listed: the row: ``name``, ``size``, ``last_modified`` and any other column of a listing.
+        magic: whether first bytes are read at all; without, no request is made.
 
     Returns:
-        The original's result fields and ``replaced_since_listing``.
+        The original's result fields, ``geo_kind``, ``dataset``, ``role``, ``complete``, ``missing``, ``change``,
+        ``content_md5`` and ``tags`` of the listing; ``detected_format``, ``format_matches_name`` and
+        ``replaced_since_listing``, which are ``None`` where nothing was read.  Content type and metadata are known
+        from a full listing or a read, else ``None`` and empty.  What was replaced since it was listed is described
+        as it is now.
 
     Raises:
-        BlobNotFoundError: it is not there (any more).
-        GeoAssetsError: as the store's ``head`` and ``list_blobs``.
+        BlobNotFoundError: it was to be read and is not there any more.
+        GeoAssetsError: as the store's ``read_start``.
     """
-    if name.lower().endswith(".gdb"):
-        dataset = _dataset(store, container, name)
-        if dataset is not None:
-            return dataset
-    found = store.head(container, name)
-    return _described(
-        container,
-        name,
-        size=found.size,
-        last_modified=found.last_modified,
-        content_type=found.content_type,
-        etag=found.etag,
-        metadata=dict(found.metadata),
-        replaced=listed_etag is not None and listed_etag != found.etag,
-    )
-
-
-def _dataset(store: BlobStore, container: str, name: str) -> dict[str, Any] | None:
-    """The dataset of that name, or ``None`` where no blob lies in such a folder."""
-    size = count = 0
-    latest: datetime | None = None
-    for batch in store.list_blobs(container, f"{name}/"):
-        good = batch.filter(pc.is_null(batch.column("problem")))
-        frame = pl.DataFrame(pl.from_arrow(pa.table(good)))
-        if frame.height == 0:
-            continue
-        size += int(frame["size"].sum())
-        count += frame.height
-        newest: Any = frame["last_modified"].max()
-        latest = newest if latest is None else max(latest, newest)
-    if latest is None:
-        return None
-    return _described(
-        container,
-        name,
-        size=size,
-        last_modified=latest,
-        content_type=GEODATABASE,
-        etag=None,
-        metadata={"type": "geodatabase", "file_count": count},
-        replaced=False,
-    )
-
-
-def _described(
-    container: str,
-    name: str,
-    *,
-    size: int,
-    last_modified: datetime,
-    content_type: str | None,
-    etag: str | None,
-    metadata: dict[str, Any],
-    replaced: bool,
-) -> dict[str, Any]:
+    name: str = listed["name"]
+    start, found = (None, None)
+    if magic and needs_reading(listed):
+        start, found = store.read_start(container, name, START)
+    replaced = None if found is None else listed.get("etag") not in (None, found.etag)
+    size = listed["size"] if found is None else found.size
+    detected = None if start is None else detect(start)
     return {
         "blob_name": name,
         "blob_path": f"{container}/{name}",
@@ -103,9 +59,38 @@ def _described(
         "size_bytes": size,
         "size_mb": round(size / BYTES_PER_MB, 4),
         "file_extension": extension_of(name),
-        "content_type": content_type,
-        "last_modified": last_modified.isoformat(),
-        "etag": etag,
-        "metadata": metadata,
+        "content_type": _content_type(listed, found),
+        "last_modified": _iso(listed["last_modified"] if found is None else found.last_modified),
+        "etag": listed.get("etag") if found is None else found.etag,
+        "metadata": _metadata(listed, found),
         "replaced_since_listing": replaced,
+        "geo_kind": listed.get("kind"),
+        **{column: listed.get(column) for column in ("dataset", "role", "complete", "missing", "change")},
+        "detected_format": detected,
+        "format_matches_name": None if start is None else matches(name, detected),
+        # the listing's hash is that of the version which was listed
+        "content_md5": None if replaced else listed.get("content_md5"),
+        "tags": _decoded(listed.get("tags")),
     }
+
+
+def _content_type(listed: Mapping[str, Any], found: BlobProperties | None) -> str | None:
+    if listed.get("file_count") is not None:
+        return GEODATABASE
+    known: str | None = listed.get("content_type")
+    return (found.content_type if found is not None else None) or known
+
+
+def _metadata(listed: Mapping[str, Any], found: BlobProperties | None) -> dict[str, Any]:
+    if listed.get("file_count") is not None:
+        return {"type": "geodatabase", "file_count": listed["file_count"]}
+    return dict(found.metadata) if found is not None else _decoded(listed.get("metadata")) or {}
+
+
+def _decoded(text: str | None) -> dict[str, Any] | None:
+    decoded: dict[str, Any] | None = None if text is None else json.loads(text)
+    return decoded
+
+
+def _iso(moment: datetime | str) -> str:
+    return moment if isinstance(moment, str) else moment.isoformat()

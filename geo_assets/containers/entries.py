@@ -16,9 +16,9 @@ import polars as pl
 import pyarrow as pa
 
 from geo_assets.containers.filter import BlobFilter
-from geo_assets.stores.blobs import BlobStore
+from geo_assets.stores.blobs import BlobStore, Detail
 
-__all__ = ["ENTRY_SCHEMA", "EntryCounts", "EntryStream"]
+__all__ = ["DETAIL_SCHEMA", "ENTRY_SCHEMA", "EntryCounts", "EntryStream"]
 
 ENTRY_SCHEMA: dict[str, pl.DataType] = {
     "name": pl.String(),
@@ -29,6 +29,14 @@ ENTRY_SCHEMA: dict[str, pl.DataType] = {
     "problem": pl.String(),
 }
 """Columns of an entry; ``file_count`` is null but for datasets, ``problem`` but for names that cannot be opened."""
+
+DETAIL_SCHEMA: dict[str, pl.DataType] = {
+    "content_type": pl.String(),
+    "content_md5": pl.String(),
+    "metadata": pl.String(),
+    "tags": pl.String(),
+}
+"""Columns that follow with ``detail="full"``, as the store gives them; null for datasets."""
 
 _ROWS = 200_000
 # ASCII only, so that the quick test below and the exact one agree
@@ -65,7 +73,14 @@ class EntryStream:
     """Iterate it once: polars frames of :data:`ENTRY_SCHEMA`, up to 200,000 rows each; then read ``counts``."""
 
     def __init__(
-        self, store: BlobStore, container: str, *, blob_filter: BlobFilter | None = None, limit: int | None = None
+        self,
+        store: BlobStore,
+        container: str,
+        *,
+        blob_filter: BlobFilter | None = None,
+        limit: int | None = None,
+        detail: Detail = "basic",
+        rows: int | None = None,
     ) -> None:
         """Make the stream; nothing is read yet.
 
@@ -74,12 +89,22 @@ class EntryStream:
             container: its name.
             blob_filter: which entries count; applied to datasets as a whole.
             limit: most entries to give, counted after filtering.
+            detail: what is asked of the store; ``full`` adds the columns of :data:`DETAIL_SCHEMA`.
+            rows: least rows of a frame (but for the last), where no limit is set.
         """
         self._filter = blob_filter or BlobFilter()
         self._store, self._container, self._limit = store, container, limit
         self._condition = self._filter.expression()
-        self._folders = pl.DataFrame(schema=ENTRY_SCHEMA)
+        self._detail: Detail = detail
+        self._rows = _ROWS if rows is None else rows
+        self.schema = ENTRY_SCHEMA if detail == "basic" else {**ENTRY_SCHEMA, **DETAIL_SCHEMA}
+        self._folders = pl.DataFrame(schema=self.schema)
         self.counts = EntryCounts()
+
+    @property
+    def whole_prefix(self) -> str | None:
+        """All blobs whose name starts with this were given, none filtered out or cut off; ``None``: that is not so."""
+        return None if self._condition is not None or self.hit_limit else self._filter.prefix
 
     @property
     def hit_limit(self) -> bool:
@@ -95,9 +120,9 @@ class EntryStream:
         # a prefix that ends within a dataset means the dataset
         inside = _FOLDER.match(self._filter.prefix)
         prefix = f"{inside.group(1)}/" if inside else self._filter.prefix
-        batches = self._store.list_blobs(self._container, prefix)
+        batches = self._store.list_blobs(self._container, prefix, self._detail)
         # with a limit each batch is looked at as it comes, to read no more than needed
-        for blobs in _frames(batches, rows=_ROWS if self._limit is None else 1):
+        for blobs in self._frames(batches, rows=self._rows if self._limit is None else 1):
             self.counts.blobs += blobs.height
             entries = self._keep_allowed(self._take_folders(blobs))
             if entries.height:
@@ -127,8 +152,10 @@ class EntryStream:
             pl.concat([known, folders])
             .group_by("name")
             .agg(pl.col("size").sum(), pl.col("last_modified").max(), pl.col("file_count").sum())
-            .with_columns(etag=pl.lit(None, pl.String), problem=pl.lit(None, pl.String))
-            .select(*ENTRY_SCHEMA)
+            .with_columns(
+                pl.lit(None, kind).alias(name) for name, kind in self.schema.items() if name not in folders.columns
+            )
+            .select(*self.schema)
         )
         return blobs.filter(~in_folder)
 
@@ -143,6 +170,23 @@ class EntryStream:
         self.counts.unsupported += allowed.height - allowed["problem"].null_count()
         return allowed
 
+    def _frames(self, batches: Iterator[pa.RecordBatch], *, rows: int) -> Iterator[pl.DataFrame]:
+        """Join batches to frames of at least ``rows`` rows (the last may be shorter), with the columns of an entry."""
+        waiting: list[pa.RecordBatch] = []
+        count = 0
+        for batch in batches:
+            waiting.append(batch)
+            count += batch.num_rows
+            if count >= rows:
+                yield self._frame(waiting)
+                waiting, count = [], 0
+        if waiting:
+            yield self._frame(waiting)
+
+    def _frame(self, batches: list[pa.RecordBatch]) -> pl.DataFrame:
+        frame = cast("pl.DataFrame", pl.from_arrow(pa.Table.from_batches(batches)))
+        return frame.with_columns(file_count=pl.lit(None, pl.Int64)).select(*self.schema)
+
 
 def _may_hold_folders(blobs: pl.DataFrame) -> bool:
     half = blobs.height // 2
@@ -150,22 +194,3 @@ def _may_hold_folders(blobs: pl.DataFrame) -> bool:
     halves = (pl.col("name").slice(0, half), pl.col("name").slice(half))
     found = blobs.select(part.str.contains(_QUICK_PATTERN).any().alias(str(i)) for i, part in enumerate(halves))
     return any(found.row(0))
-
-
-def _frames(batches: Iterator[pa.RecordBatch], *, rows: int) -> Iterator[pl.DataFrame]:
-    """Join batches to frames of at least ``rows`` rows (the last may be shorter), with the columns of an entry."""
-    waiting: list[pa.RecordBatch] = []
-    count = 0
-    for batch in batches:
-        waiting.append(batch)
-        count += batch.num_rows
-        if count >= rows:
-            yield _frame(waiting)
-            waiting, count = [], 0
-    if waiting:
-        yield _frame(waiting)
-
-
-def _frame(batches: list[pa.RecordBatch]) -> pl.DataFrame:
-    frame = cast("pl.DataFrame", pl.from_arrow(pa.Table.from_batches(batches)))
-    return frame.with_columns(file_count=pl.lit(None, pl.Int64)).select(*ENTRY_SCHEMA)

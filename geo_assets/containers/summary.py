@@ -5,15 +5,19 @@ not: listing (``entries``), and what a job makes of the result.
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from geo_assets.containers.duplicates import Duplicates
 from geo_assets.containers.entries import EntryCounts, EntryStream
 from geo_assets.containers.filter import BYTES_PER_MB, BlobFilter
-from geo_assets.stores.blobs import BlobStore
+from geo_assets.containers.kinds import KINDS, kinds_of_tails, tail
+from geo_assets.stores.blobs import BlobStore, Detail
 
 __all__ = ["SIZE_BINS", "Statistics", "Summary", "summarize"]
 
@@ -29,8 +33,9 @@ SIZE_BINS: Mapping[str, int | None] = {
 }
 """Size classes of the original, each with the first size beyond it."""
 
-# the end of the name from its last dot, if that is in the last path segment
-_EXTENSION = pl.col("name").str.extract(r"(\.[^./]*)$")
+_MOST_TYPES = 1000
+"""Types told apart; beyond, the rarest are one: names may end in running numbers."""
+_OTHER_TYPES = "(other)"
 
 
 @dataclass
@@ -43,16 +48,21 @@ class Statistics:
     _bins: list[int] = field(default_factory=lambda: [0] * len(SIZE_BINS))
     _largest: list[dict[str, Any]] = field(default_factory=list)
     _smallest: dict[str, Any] | None = None
-    _oldest: datetime | None = None
-    _newest: datetime | None = None
+    _oldest: dict[str, Any] | None = None
+    _newest: dict[str, Any] | None = None
+    _kinds: dict[str, list[int]] = field(default_factory=lambda: {kind: [0, 0] for kind in KINDS})
 
     def add(self, entries: pl.DataFrame) -> None:
-        """Take in a frame with columns ``name``, ``size`` (bytes) and ``last_modified``."""
+        """Take in a frame with columns ``name``, ``size`` (bytes) and ``last_modified``.
+
+        Where it has a column ``kind``, that counts; else the kind is that of the name.
+        """
         if entries.height == 0:
             return
         size = pl.col("size")
         below = [(size < bound).sum().alias(name) for name, bound in SIZE_BINS.items() if bound is not None]
         lazy = entries.lazy()
+        kind = [name for name in ("kind",) if name in entries.columns]
         # the extensions are most of the work, and polars would take them from the names in one thread
         half = entries.height // 2
         totals, *types = pl.collect_all(
@@ -65,7 +75,7 @@ class Statistics:
                     *below,
                 ),
                 *(
-                    part.group_by(_EXTENSION.alias("extension")).agg(pl.len(), size.sum())
+                    part.group_by(tail().alias("tail"), *kind).agg(pl.len(), size.sum())
                     for part in (lazy.slice(0, half), lazy.slice(half))
                 ),
             ]
@@ -73,15 +83,34 @@ class Statistics:
         found = totals.row(0, named=True)
         self.total_files += entries.height
         self.total_size += found["total"]
-        self._oldest = found["oldest"] if self._oldest is None else min(self._oldest, found["oldest"])
-        self._newest = found["newest"] if self._newest is None else max(self._newest, found["newest"])
+        if self._oldest is None or found["oldest"] < self._oldest["last_modified"]:
+            self._oldest = _first_with(entries, "last_modified", found["oldest"])
+        if self._newest is None or found["newest"] > self._newest["last_modified"]:
+            self._newest = _first_with(entries, "last_modified", found["newest"])
         self._count_bins([found[name] for name, bound in SIZE_BINS.items() if bound is not None], entries.height)
-        for extension, count, bytes_ in pl.concat(types).iter_rows():
-            name = "no_extension" if extension in (None, ".") else extension.lower()
-            kept = self._types.setdefault(name, [0, 0])
-            kept[0] += count
-            kept[1] += bytes_
+        self._count_types(pl.concat(types))
         self._keep_extremes(entries, found["smallest"])
+
+    def _count_types(self, groups: pl.DataFrame) -> None:
+        if "kind" not in groups.columns:
+            groups = groups.with_columns(kinds_of_tails(groups["tail"]))
+        for found, kind, count, size in groups.select("tail", "kind", "len", "size").iter_rows():
+            # .aux.xml is one tail, but its type is .xml, as it always was
+            extension = "." if found is None else f".{found.rpartition('.')[2].lower()}"
+            name = "no_extension" if extension == "." else extension
+            for kept in (self._types.setdefault(name, [0, 0]), self._kinds[kind]):
+                kept[0] += count
+                kept[1] += size
+        if len(self._types) > 2 * _MOST_TYPES:
+            self._types = dict(self._common_types())
+
+    def _common_types(self) -> list[tuple[str, list[int]]]:
+        types = sorted(self._types.items(), key=lambda item: (item[0] == _OTHER_TYPES, -item[1][0], item[0]))
+        if len(types) <= _MOST_TYPES:
+            return types
+        rest = types[_MOST_TYPES - 1 :]
+        others = [sum(counts[position] for _, counts in rest) for position in (0, 1)]
+        return [*types[: _MOST_TYPES - 1], (_OTHER_TYPES, others)]
 
     def _count_bins(self, below: list[int], height: int) -> None:
         bounds = [0, *below, height]
@@ -90,21 +119,20 @@ class Statistics:
 
     def _keep_extremes(self, entries: pl.DataFrame, smallest: int) -> None:
         if self._smallest is None or smallest < self._smallest["size"]:
-            self._smallest = _first_of_size(entries, smallest)
+            self._smallest = _first_with(entries, "size", smallest)
         columns = entries.select("name", "size", "last_modified")
         # most frames hold nothing larger than what is kept, and are not sorted
         if len(self._largest) == _LARGEST:
             columns = columns.filter(pl.col("size") > self._largest[-1]["size"])
         if columns.height:
             top = columns.top_k(_LARGEST, by="size").sort("size", descending=True, maintain_order=True)
-            first = _first_of_size(columns, top["size"][0])
+            first = _first_with(columns, "size", top["size"][0])
             rows = [first, *(row for row in top.iter_rows(named=True) if row["name"] != first["name"])]
             # sorted() is stable: of equal sizes, the one that came first stays first
             self._largest = sorted([*self._largest, *rows], key=lambda row: -row["size"])[:_LARGEST]
 
     def to_dict(self) -> dict[str, Any]:
-        """The original's ``statistics``, and ``largest_files``; JSON-able."""
-        types = sorted(self._types.items(), key=lambda item: (-item[1][0], item[0]))
+        """The original's ``statistics``, then ``largest_files``, ``oldest``, ``newest`` and ``kinds``; JSON-able."""
         return {
             "total_files": self.total_files,
             "total_size_bytes": self.total_size,
@@ -112,11 +140,15 @@ class Statistics:
             "largest_file": _described(self._largest[0], with_mb=True) if self._largest else None,
             "smallest_file": _described(self._smallest) if self._smallest else None,
             "file_types": {
-                name: {"count": count, "total_size_gb": round(size / _BYTES_PER_GB, 4)} for name, (count, size) in types
+                name: {"count": count, "total_size_gb": round(size / _BYTES_PER_GB, 4)}
+                for name, (count, size) in self._common_types()
             },
             "size_distribution": dict(zip(SIZE_BINS, self._bins, strict=True)),
-            "date_range": {"oldest_file": _iso(self._oldest), "newest_file": _iso(self._newest)},
+            "date_range": {"oldest_file": _date_of(self._oldest), "newest_file": _date_of(self._newest)},
             "largest_files": [_described(row, with_mb=True) for row in self._largest],
+            "oldest": _described(self._oldest) if self._oldest else None,
+            "newest": _described(self._newest) if self._newest else None,
+            "kinds": {name: {"count": count, "total_size_bytes": size} for name, (count, size) in self._kinds.items()},
         }
 
 
@@ -127,26 +159,56 @@ class Summary:
     statistics: dict[str, Any]
     counts: EntryCounts
     hit_limit: bool
+    duplicates: dict[str, Any] | None = None
+    """As :meth:`geo_assets.containers.duplicates.Duplicates.found`."""
 
 
 def summarize(
-    store: BlobStore, container: str, *, blob_filter: BlobFilter | None = None, limit: int | None = None
+    store: BlobStore,
+    container: str,
+    *,
+    blob_filter: BlobFilter | None = None,
+    limit: int | None = None,
+    detail: Detail = "basic",
+    scratch: Path | None = None,
 ) -> Summary:
     """Read a container once and return the statistics of the entries that pass the filter.
 
+    Args:
+        store: where the container is.
+        container: its name.
+        blob_filter: which entries count.
+        limit: most entries, counted after filtering.
+        detail: ``full`` asks the store for hashes, which tell duplicates.
+        scratch: folder for temporary files; without one duplicates are not looked for.
+
     Raises:
         GeoAssetsError: as the store's ``list_blobs``.
+        OSError: there is no room for temporary files.
     """
-    stream = EntryStream(store, container, blob_filter=blob_filter, limit=limit)
+    stream = EntryStream(store, container, blob_filter=blob_filter, limit=limit, detail=detail)
     statistics = Statistics()
-    for entries in stream:
-        statistics.add(entries)
-    return Summary(statistics.to_dict(), stream.counts, stream.hit_limit)
+    with ExitStack() as stack:
+        duplicates = None
+        if detail == "full" and scratch is not None:
+            duplicates = stack.enter_context(Duplicates(scratch))
+        for entries in stream:
+            statistics.add(entries)
+            if duplicates is not None:
+                duplicates.add(entries)
+        found = None if duplicates is None else duplicates.found()
+    return Summary(statistics.to_dict(), stream.counts, stream.hit_limit, found)
 
 
-def _first_of_size(entries: pl.DataFrame, size: int) -> dict[str, Any]:
+def _first_with(entries: pl.DataFrame, column: str, value: int | datetime) -> dict[str, Any]:
     # arg_min, arg_max and top_k choose any of equals
-    return entries.row(int(entries["size"].index_of(size) or 0), named=True)
+    position = entries[column].index_of(value) or 0
+    row = entries.row(position, named=True)
+    return {name: row[name] for name in ("name", "size", "last_modified")}
+
+
+def _date_of(row: Mapping[str, Any] | None) -> str | None:
+    return None if row is None else _iso(row["last_modified"])
 
 
 def _described(row: Mapping[str, Any], *, with_mb: bool = False) -> dict[str, Any]:

@@ -26,9 +26,17 @@ from geo_assets.coremachine.contract import (
     Workflow,
     WorkflowParameters,
 )
-from geo_assets.jobs.container_parameters import FILTER_DESCRIPTION, check_container, check_filter
+from geo_assets.jobs.container_parameters import (
+    DETAIL_DESCRIPTION,
+    FILTER_DESCRIPTION,
+    check_container,
+    check_filter,
+    kinds_table,
+    without_new_defaults,
+)
 from geo_assets.pictures import bar_chart
 from geo_assets.settings import get_settings
+from geo_assets.stores.blobs import Detail
 
 __all__ = ["SummarizeContainer", "SummarizeContainerParameters", "container_summary_task"]
 
@@ -42,6 +50,7 @@ class SummarizeContainerParameters(WorkflowParameters):
         None, description="Most files to count, counted after filtering: 1 or more. Default: all."
     )
     filter: dict[str, Any] | None = Field(None, description=FILTER_DESCRIPTION)
+    detail: Detail = Field("basic", description=DETAIL_DESCRIPTION)
 
     @model_validator(mode="before")
     @classmethod
@@ -81,11 +90,14 @@ def container_summary_task(params: dict[str, Any], context: Mapping[str, Any]) -
     """
     started = time.monotonic()
     container: str = params["container_name"]
+    services = TaskContext(context).services
     summary = summarize(
-        TaskContext(context).services["blobs"],
+        services["blobs"],
         container,
         blob_filter=BlobFilter.from_parameter(params.get("filter")),
         limit=params.get("file_limit"),
+        detail=params.get("detail") or "basic",
+        scratch=services["settings"].scratch_path,
     )
     return {
         "success": True,
@@ -93,7 +105,7 @@ def container_summary_task(params: dict[str, Any], context: Mapping[str, Any]) -
             "container_name": container,
             "analysis_timestamp": datetime.now(UTC).isoformat(),
             "filter_applied": params.get("filter"),
-            "statistics": summary.statistics,
+            "statistics": {**summary.statistics, "duplicates": summary.duplicates},
             "execution_info": {
                 "files_scanned": summary.counts.blobs,
                 "files_filtered": summary.counts.filtered_out,
@@ -133,8 +145,8 @@ class SummarizeContainer(Workflow):
 
     @classmethod
     def parameters_to_dict(cls, model: WorkflowParameters) -> dict[str, Any]:
-        """The parameters that were given, ``filter: null`` left out."""
-        given = model.model_dump(mode="json", exclude_unset=True)
+        """The parameters that were given, ``filter: null`` and defaults the original did not know left out."""
+        given = without_new_defaults(model, model.model_dump(mode="json", exclude_unset=True))
         return {name: value for name, value in given.items() if name != "filter" or value is not None}
 
     @classmethod
@@ -153,7 +165,10 @@ class SummarizeContainer(Workflow):
             {
                 "task_id": f"{job_id[:8]}-s1-summary",
                 "task_type": "container_summary_task",
-                "parameters": {name: job_params.get(name) for name in ("container_name", "file_limit", "filter")},
+                "parameters": {
+                    **{name: job_params.get(name) for name in ("container_name", "file_limit", "filter")},
+                    **({"detail": job_params["detail"]} if "detail" in job_params else {}),
+                },
             }
         ]
 
@@ -218,6 +233,7 @@ class SummarizeContainer(Workflow):
         return {
             **metadata,
             "file_types": [{"type": name, **counts} for name, counts in types.items()],
+            "kinds": kinds_table(summary),
             "largest_files": summary.get("largest_files") or [],
         }
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from geo_assets.stores.blobs import Detail
 from geo_assets.stores.memory import MemoryBlobStore
 from geo_assets.stores.obstore_values import batch_of_rows
 
@@ -34,8 +35,9 @@ class GeneratedStore(MemoryBlobStore):
         self.taken = 0
         self.prefixes: list[str] = []
 
-    def list_blobs(self, container: str, prefix: str = "") -> Iterator[pa.RecordBatch]:
-        """Stream the batches; those without a match give none."""
+    def list_blobs(self, container: str, prefix: str = "", detail: Detail = "basic") -> Iterator[pa.RecordBatch]:
+        """Stream the batches; those without a match give none. Only the basic detail is made up."""
+        assert detail == "basic"
         self.prefixes.append(prefix)
         for batch in self.batches:
             self.taken += 1

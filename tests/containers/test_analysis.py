@@ -1,11 +1,14 @@
-"""One entry: a blob, a dataset, one that is gone or was replaced.
+"""One entry described: from its row of the listing, and from its first bytes.
 
 What belongs here: :mod:`geo_assets.containers.analysis`.  What does not: outcomes of tasks (``tests/jobs``).
 """
 
+from typing import Any
+
 import pytest
 
-from geo_assets.containers.analysis import analyze_entry, extension_of
+from geo_assets.containers.analysis import describe
+from geo_assets.containers.kinds import kind_of
 from geo_assets.errors import BlobNotFoundError
 from geo_assets.stores.memory import MemoryBlobStore
 
@@ -17,11 +20,19 @@ def store() -> MemoryBlobStore:
     return made
 
 
-def test_a_blob_has_the_fields_of_the_original(store: MemoryBlobStore) -> None:
-    etag = store.put("c", "dir/a.b.TIF", b"x" * 3_000, content_type="image/tiff", metadata={"tier": "bronze"})
-    found = analyze_entry(store, "c", "dir/a.b.TIF", listed_etag=etag)
-    modified = found.pop("last_modified")
-    assert modified.endswith("+00:00")
+def row(store: MemoryBlobStore, name: str, **values: Any) -> dict[str, Any]:
+    found = store.head("c", name)
+    return {
+        "name": name, "size": found.size, "last_modified": found.last_modified, "etag": found.etag,
+        "kind": kind_of(name), **values,
+    }  # fmt: skip
+
+
+def test_a_blob_has_the_fields_of_the_original_and_ours(store: MemoryBlobStore) -> None:
+    store.put("c", "dir/a.b.TIF", b"II*\0" * 750, content_type="image/tiff", metadata={"tier": "bronze"})
+    listed = row(store, "dir/a.b.TIF", dataset="dir/a.b.TIF", role="main", complete=True, change="added")
+    found = describe(store, "c", listed)
+    assert found.pop("last_modified").endswith("+00:00")
     assert found == {
         "blob_name": "dir/a.b.TIF",
         "blob_path": "c/dir/a.b.TIF",
@@ -30,44 +41,66 @@ def test_a_blob_has_the_fields_of_the_original(store: MemoryBlobStore) -> None:
         "size_mb": 0.0029,
         "file_extension": ".tif",
         "content_type": "image/tiff",
-        "etag": etag,
+        "etag": listed["etag"],
         "metadata": {"tier": "bronze"},
         "replaced_since_listing": False,
+        "geo_kind": "raster",
+        "dataset": "dir/a.b.TIF",
+        "role": "main",
+        "complete": True,
+        "missing": None,
+        "change": "added",
+        "detected_format": "tiff",
+        "format_matches_name": True,
+        "content_md5": None,
+        "tags": None,
     }
 
 
-def test_a_replaced_blob_says_so(store: MemoryBlobStore) -> None:
-    listed = store.put("c", "a", b"one")
-    store.put("c", "a", b"other")
-    assert analyze_entry(store, "c", "a", listed_etag=listed)["replaced_since_listing"] is True
-    assert analyze_entry(store, "c", "a")["replaced_since_listing"] is False
+def test_what_is_not_read_is_as_it_was_listed(store: MemoryBlobStore) -> None:
+    store.put("c", "a.txt", b"II*\0")
+    listed = row(store, "a.txt", content_type="text/plain", metadata='{"a": "1"}', tags='{"b": "2"}', content_md5="00")
+    store.delete("c", "a.txt")
+    found = describe(store, "c", listed)
+    assert (found["content_type"], found["metadata"], found["tags"]) == ("text/plain", {"a": "1"}, {"b": "2"})
+    assert (found["detected_format"], found["format_matches_name"], found["replaced_since_listing"]) == (None,) * 3
+    assert (found["size_bytes"], found["content_md5"]) == (4, "00")
+
+
+def test_a_replaced_blob_is_described_as_it_is_now(store: MemoryBlobStore) -> None:
+    store.put("c", "a.tif", b"one")
+    listed = row(store, "a.tif", content_md5="00")
+    etag = store.put("c", "a.tif", b"II*\0 other")
+    found = describe(store, "c", listed)
+    assert (found["replaced_since_listing"], found["etag"], found["size_bytes"]) == (True, etag, 10)
+    assert found["content_md5"] is None
+    assert describe(store, "c", listed, magic=False)["size_bytes"] == 3
 
 
 def test_a_blob_that_is_gone_is_not_found(store: MemoryBlobStore) -> None:
-    for name in ("gone.tif", "gone.gdb"):
-        with pytest.raises(BlobNotFoundError):
-            analyze_entry(store, "c", name)
+    store.put("c", "gone.tif", b"x")
+    listed = row(store, "gone.tif")
+    store.delete("c", "gone.tif")
+    with pytest.raises(BlobNotFoundError):
+        describe(store, "c", listed)
 
 
-def test_a_dataset_is_the_sum_of_its_blobs(store: MemoryBlobStore) -> None:
-    for name, size in (("1", 10), ("sub/2", 5), ("3", 0)):
-        store.put("c", f"d/x.GDB/{name}", b"x" * size)
-    store.put("c", "d/x.GDB.zip", b"zip")
-    found = analyze_entry(store, "c", "d/x.GDB")
+def test_a_dataset_is_as_it_was_listed(store: MemoryBlobStore) -> None:
+    listed = {
+        "name": "d/x.GDB",
+        "size": 15,
+        "last_modified": "2025-01-01T00:00:00+00:00",
+        "file_count": 3,
+        "kind": "vector",
+    }
+    found = describe(store, "c", listed)
     assert (found["size_bytes"], found["file_extension"], found["etag"]) == (15, ".gdb", None)
     assert found["content_type"] == "application/x-esri-geodatabase"
     assert found["metadata"] == {"type": "geodatabase", "file_count": 3}
-    assert found["last_modified"] == store.head("c", "d/x.GDB/3").last_modified.isoformat()
 
 
-def test_a_plain_blob_may_end_in_gdb(store: MemoryBlobStore) -> None:
-    store.put("c", "plain.gdb", b"x")
-    assert analyze_entry(store, "c", "plain.gdb")["metadata"] == {}
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("a.tif", ".tif"), ("v1.2/readme", ""), ("a.tar.GZ", ".gz"), (".hidden", ".hidden"), ("a.", ""), ("...", "")],
-)
-def test_the_extension_is_that_of_the_last_segment(name: str, expected: str) -> None:
-    assert extension_of(name) == expected
+@pytest.mark.parametrize("name", ["a.tif", "a.geojson", "a.hgt"])
+def test_an_empty_file_is_not_what_its_name_says(store: MemoryBlobStore, name: str) -> None:
+    store.put("c", name, b"")
+    found = describe(store, "c", row(store, name))
+    assert (found["detected_format"], found["format_matches_name"]) == ("empty", False)

@@ -94,6 +94,9 @@ def test_the_statistics_of_nothing() -> None:
         "size_distribution": {"0-10MB": 0, "10-100MB": 0, "100MB-1GB": 0, "1GB-10GB": 0, "10GB+": 0},
         "date_range": {"oldest_file": None, "newest_file": None},
         "largest_files": [],
+        "oldest": None,
+        "newest": None,
+        "kinds": {kind: {"count": 0, "total_size_bytes": 0} for kind in ("raster", "vector", "sidecar", "other")},
     }
     empty = Statistics()
     empty.add(pl.DataFrame(schema={"name": pl.String, "size": pl.Int64, "last_modified": pl.Datetime("us", "UTC")}))

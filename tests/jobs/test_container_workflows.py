@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from geo_assets.containers.listing import read_listing
+from geo_assets.containers.listing_store import open_listing_store
 from geo_assets.coremachine.contract import (
     JobExecutionContext,
     OutcomeKind,
@@ -41,6 +42,11 @@ from tests.services.found import REPOSITORY
 if TYPE_CHECKING:
     from tests.conftest import Azurite
 
+OURS = {
+    "kinds", "size_distribution", "largest_files", "oldest", "newest", "datasets", "changes", "removed_sample",
+    "duplicates", "formats", "format_mismatches",
+}  # fmt: skip
+"""Fields of the listing's summary that the original has not."""
 REAL_FILES = REPOSITORY.parent / "shared" / "data"
 BOTH = pytest.mark.parametrize("workflow", [ListContainerContents, SummarizeContainer])
 
@@ -59,7 +65,8 @@ class Run:
         self.workflow = workflow
         self.params = json.loads(json.dumps(workflow.validate_job_parameters(given)))
         self.job_id = workflow.generate_job_id(self.params)
-        self.services = {"blobs": store, "settings": get_settings()}
+        self.listings = open_listing_store(get_settings())
+        self.services = {"blobs": store, "listings": self.listings, "settings": get_settings()}
         self.results: list[TaskResult] = []
         self.outcomes: list[list[TaskOutcome]] = []
         self.tasks: list[list[dict[str, Any]]] = []
@@ -189,7 +196,7 @@ def test_the_summarys_job_id_hashes_exactly_what_was_given(given: dict[str, Any]
         ({"container_name": "c", "filter": {"modified_after": "soon"}}, "filter.modified_after must be an ISO 8601"),
         (
             {"container_name": "c", "limit": 5},
-            "unknown parameter 'limit'; it takes: container_name, file_limit, filter",
+            "unknown parameter 'limit'; it takes: container_name, file_limit, filter, detail, magic",
         ),
     ],
 )
@@ -274,10 +281,10 @@ def test_a_listing_has_the_fields_of_the_original(store: MemoryBlobStore) -> Non
     assert found["blob_names"] == ["b.tif", "dir/a.TIF", "readme"]
     assert (found["total_count"], found["unsupported_count"], found["changes"]) == (3, 0, None)
     assert found["execution_info"]["blobs_filtered"] == 0
-    assert read_listing(Path(found["listing_path"]))["name"].to_list() == found["blob_names"]
+    assert read_listing(run.listings, "c", run.job_id)["name"].to_list() == found["blob_names"]
     run.stage(2)
     result = run.aggregate()
-    assert result["summary"] == {
+    assert {name: value for name, value in result["summary"].items() if name not in OURS} == {
         "total_blobs_found": 3,
         "blobs_analyzed": 3,
         "successful_analyses": 3,
@@ -338,28 +345,28 @@ def test_a_blob_named_as_a_dataset_does_not_make_two_tasks(store: MemoryBlobStor
 
 
 def test_a_blob_removed_since_the_listing_has_failed(store: MemoryBlobStore) -> None:
-    for name in ("a", "b"):
+    for name in ("a.tif", "b.tif"):
         store.put("c", name, b"x")
     run = Run(ListContainerContents, store, container_name="c")
     run.stage(1)
-    store.delete("c", "a")
+    store.delete("c", "a.tif")
     gone, kept = run.stage(2)
     assert (gone.kind, gone.transient, kept.kind) == (OutcomeKind.FAILED, False, OutcomeKind.CREATED)
     assert "removed since the container was listed" in str(gone.error)
-    assert (gone.result_data["blob_name"], gone.result_data["container_name"]) == ("a", "c")
+    assert (gone.result_data["blob_name"], gone.result_data["container_name"]) == ("a.tif", "c")
     summary = run.aggregate()["summary"]
     assert (summary["successful_analyses"], summary["failed_analyses"], summary["success_rate"]) == (1, 1, "50.0%")
     (sample,) = summary["errors_sample"]
     assert sample["task_id"] == f"{run.tasks[1][0]['task_id']}..."
-    assert "'c/a'" in sample["error"]
+    assert "'c/a.tif'" in sample["error"]
 
 
 def test_a_blob_replaced_since_the_listing_says_so(store: MemoryBlobStore) -> None:
-    for name in ("a", "b"):
+    for name in ("a.tif", "b.tif"):
         store.put("c", name, b"x")
     run = Run(ListContainerContents, store, container_name="c")
     run.stage(1)
-    store.put("c", "a", b"other")
+    store.put("c", "a.tif", b"other")
     outcomes = run.stage(2)
     assert [outcome.result_data["result"]["replaced_since_listing"] for outcome in outcomes] == [True, False]
     assert run.aggregate()["summary"]["replaced_since_listing"] == 1
@@ -409,12 +416,12 @@ def test_a_missing_container_is_a_permanent_failure(workflow: type[Workflow], st
 
 def test_a_throttled_store_is_transient() -> None:
     class Throttled(MemoryBlobStore):
-        def head(self, container: str, name: str) -> BlobProperties:
+        def read_start(self, container: str, name: str, length: int) -> tuple[bytes, BlobProperties]:
             raise ThrottledError("the storage account asks to slow down")
 
     store = Throttled()
     store.create_container("c")
-    store.put("c", "a", b"x")
+    store.put("c", "a.tif", b"x")
     run = Run(ListContainerContents, store, container_name="c")
     run.stage(1)
     (outcome,) = run.stage(2)
@@ -445,20 +452,37 @@ def test_the_next_listing_tells_what_changed(store: MemoryBlobStore) -> None:
     assert second["changes"] == {"added": 1, "changed": 1, "removed": 1, "unchanged": 1}
 
 
-def test_an_analysis_makes_one_request() -> None:
-    class Counting(MemoryBlobStore):
-        heads = 0
+class Counting(MemoryBlobStore):
+    """Counts requests about single blobs."""
 
-        def head(self, container: str, name: str) -> BlobProperties:
-            self.heads += 1
-            return super().head(container, name)
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[str] = []
+        self.create_container("c")
 
+    def head(self, container: str, name: str) -> BlobProperties:
+        self.requests.append(f"head {name}")
+        return super().head(container, name)
+
+    def read_start(self, container: str, name: str, length: int) -> tuple[bytes, BlobProperties]:
+        self.requests.append(f"{length} of {name}")
+        return super().read_start(container, name, length)
+
+
+@pytest.mark.parametrize("limit", ["50000", "0"])
+def test_only_rasters_and_vectors_take_a_request(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEO_ASSETS_TASKS_A_JOB_LIMIT", limit)
+    get_settings.cache_clear()
     store = Counting()
-    store.create_container("c")
-    for number in range(50):
-        store.put("c", f"{number}", b"x")
-    Run(ListContainerContents, store, container_name="c").run()
-    assert store.heads == 50
+    for name in ("a.tif", "a.tfw", "a.tif.aux.xml", "b.gpkg", "c.txt", "d", "e.gdb/1", "e.gdb/2"):
+        store.put("c", name, b"II*\0")
+    result = Run(ListContainerContents, store, container_name="c").run()
+    assert result["summary"]["successful_analyses"] == 7
+    assert sorted(store.requests) == ["64 of a.tif", "64 of b.gpkg"]
+    store.requests.clear()
+    result = Run(ListContainerContents, store, container_name="c", magic=False).run()
+    assert result["summary"]["successful_analyses"] == 7
+    assert store.requests == []
 
 
 # --- summary ------------------------------------------------------------------------------------------------------
@@ -516,8 +540,18 @@ def test_a_listing_of_ten_thousand_makes_as_many_tasks() -> None:
     tasks = ListContainerContents.create_tasks_for_stage(2, run.params, run.job_id, [listed.result_data])
     assert len({task["task_id"] for task in tasks}) == 10_000
     assert tasks[-1]["parameters"] == {
-        "container_name": "c", "blob_name": "9/999.tif", "listed_etag": '"9/999.tif-1"',
-    }  # fmt: skip
+        "container_name": "c",
+        "blob_name": "9/999.tif",
+        "listed_etag": '"9/999.tif-1"',
+        "listed": {
+            "size": 1,
+            "last_modified": "2025-01-01T00:00:00.000000+00:00",
+            "kind": "raster",
+            "dataset": "9/999.tif",
+            "role": "main",
+            "complete": True,
+        },
+    }
 
 
 def local_store(tmp_path: Path, _: pytest.FixtureRequest) -> BlobStore:
