@@ -28,6 +28,7 @@ from geo_assets.coremachine.contract import (
 from geo_assets.coremachine.identity import task_id
 from geo_assets.coremachine.task_outcome import TaskOutcome, execute
 from geo_assets.errors import ContainerNotFoundError, ParameterError, ThrottledError
+from geo_assets.jobs import list_container_contents
 from geo_assets.jobs.list_container_contents import ListContainerContents
 from geo_assets.jobs.summarize_container import SummarizeContainer
 from geo_assets.settings import get_settings
@@ -592,3 +593,164 @@ def test_real_files_are_listed_analysed_and_summarized(
     assert (statistics["total_files"], statistics["total_size_bytes"]) == (len(files), total)
     rasters = Run(SummarizeContainer, store, container_name=container, filter={"prefix": "rasters/"}).run()["summary"]
     assert rasters["total_files"] == sum(name.startswith("rasters/") for name in files)
+
+
+# --- slices of long listings ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than three blobs are analysed in slices of two."""
+    monkeypatch.setenv("GEO_ASSETS_TASKS_A_JOB_LIMIT", "3")
+    monkeypatch.setattr(list_container_contents, "_SLICE", 2)
+    get_settings.cache_clear()
+
+
+def test_a_long_listing_is_analysed_in_slices_with_the_same_result(
+    store: MemoryBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        store.put("c", f"{number}.{'tif' if number % 2 else 'txt'}", b"II*\0" * number)
+    store.put("c", "wrong.tif", b"%PDF-1.7")
+    store.put("c", "d.gdb/1", b"xy")
+    single = Run(ListContainerContents, store, container_name="c").run()
+    monkeypatch.setenv("GEO_ASSETS_TASKS_A_JOB_LIMIT", "3")
+    monkeypatch.setattr(list_container_contents, "_SLICE", 2)
+    get_settings.cache_clear()
+    run = Run(ListContainerContents, store, container_name="c")
+    result = run.run()
+    assert [task["parameters"]["last"] for task in run.tasks[1]] == [2, 4, 6, 8, 10, 11]
+    assert "blob_names" not in run.outcomes[0][0].result_data["result"]
+    for summary in (single["summary"], result["summary"]):
+        del summary["changes"]
+    assert result["summary"] == single["summary"]
+    assert result["summary"]["total_blobs_found"] == result["summary"]["successful_analyses"] == 11
+    assert result["summary"]["format_mismatches"] == {
+        "count": 1, "sample": [{"name": "wrong.tif", "detected_format": "pdf"}],
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("sliced")
+def test_bad_blobs_of_a_slice_are_counted_one_by_one(tmp_path: Path) -> None:
+    store = LocalBlobStore(tmp_path / "blobs")
+    store.create_container("c")
+    folder = tmp_path / "blobs" / "c"
+    for name in ("a.tif", "b.tif", "c.tif", "d.txt", "new\nline"):
+        (folder / name).write_bytes(b"II*\0")
+    run = Run(ListContainerContents, store, container_name="c")
+    run.stage(1)
+    (folder / "a.tif").unlink()
+    (folder / "c.tif").write_bytes(b"II*\0 other")
+    outcomes = run.stage(2)
+    assert [outcome.kind for outcome in outcomes] == ["failed", "created", "invalid"]
+    assert not any(outcome.transient for outcome in outcomes)
+    summary = run.aggregate()["summary"]
+    assert summary["total_blobs_found"] == summary["blobs_analyzed"] == 5
+    assert (summary["successful_analyses"], summary["failed_analyses"], summary["invalid_names"]) == (3, 1, 1)
+    assert summary["replaced_since_listing"] == 1
+    assert "'c/a.tif'" in summary["errors_sample"][0]["error"]
+    assert summary["errors_sample"][0]["task_id"] == f"{run.tasks[1][0]['task_id']}..."
+
+
+@pytest.mark.usefixtures("sliced")
+def test_a_slice_that_never_ran_counts_its_blobs(store: MemoryBlobStore) -> None:
+    for number in range(5):
+        store.put("c", f"{number}.txt", b"x")
+    run = Run(ListContainerContents, store, container_name="c")
+    run.stage(1)
+    run.stage(2)
+    for position, status in ((1, TaskStatus.FAILED), (3, TaskStatus.PENDING)):
+        changed = {"status": status, "result_data": {}, "error_details": "its worker died"}
+        run.results[position] = run.results[position].model_copy(update=changed)
+    summary = run.aggregate()["summary"]
+    assert (summary["successful_analyses"], summary["failed_analyses"], summary["pending_analyses"]) == (2, 2, 1)
+    assert summary["blobs_analyzed"] == 5
+
+
+@pytest.mark.usefixtures("sliced")
+def test_a_slice_of_a_throttled_store_is_tried_again(store: MemoryBlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        store.put("c", f"{number}.tif", b"x")
+    run = Run(ListContainerContents, store, container_name="c")
+    run.stage(1)
+
+    def throttled(*_: object) -> None:
+        raise ThrottledError("the storage account asks to slow down")
+
+    monkeypatch.setattr(store, "read_start", throttled)
+    assert [(outcome.kind, outcome.transient) for outcome in run.stage(2)] == [(OutcomeKind.FAILED, True)] * 2
+
+
+@pytest.mark.usefixtures("sliced")
+def test_a_slice_does_not_read_another_listing_than_it_was_made_for(store: MemoryBlobStore) -> None:
+    for number in range(4):
+        store.put("c", f"{number}.txt", b"x")
+    late = Run(ListContainerContents, store, container_name="c")
+    late.stage(1)
+    Run(ListContainerContents, store, container_name="c").stage(1)
+    outcomes = late.stage(2)
+    assert all("replaced by a later one" in str(outcome.error) and not outcome.transient for outcome in outcomes)
+
+
+# --- detail and magic -------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_new_parameters_leave_the_ids_of_the_original_alone(workflow: type[Workflow]) -> None:
+    plain = workflow.validate_job_parameters({"container_name": "c"})
+    new = {"detail": "basic", **({"magic": True} if workflow is ListContainerContents else {})}
+    assert workflow.validate_job_parameters({"container_name": "c", **new}) == plain
+    full = workflow.validate_job_parameters({"container_name": "c", "detail": "full"})
+    assert full == {**plain, "detail": "full"}
+    assert workflow.generate_job_id(full) != workflow.generate_job_id(plain)
+    with pytest.raises(ParameterError, match="detail"):
+        workflow.validate_job_parameters({"container_name": "c", "detail": "most"})
+
+
+def memory_store(_: Path, __: pytest.FixtureRequest) -> BlobStore:
+    return MemoryBlobStore()
+
+
+@pytest.mark.parametrize("open_store", [memory_store, pytest.param(azure_store, marks=pytest.mark.services)])
+def test_full_detail_tells_types_metadata_and_duplicates(
+    open_store: Callable[[Path, pytest.FixtureRequest], BlobStore], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store = open_store(tmp_path, request)
+    container = f"full-{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]}"
+    store.create_container(container)
+    store.put(container, "a.txt", b"same", content_type="text/plain", metadata={"tier": "gold"})
+    store.put(container, "b/copy.txt", b"same")
+    store.put(container, "c.tif", b"", content_type="image/tiff")
+    run = Run(ListContainerContents, store, container_name=container, detail="full")
+    summary = run.run()["summary"]
+    results = {outcome.result_data["result"]["blob_name"]: outcome.result_data["result"] for outcome in run.outcomes[1]}
+    assert (results["a.txt"]["content_type"], results["a.txt"]["metadata"]) == ("text/plain", {"tier": "gold"})
+    assert results["a.txt"]["content_md5"] == hashlib.md5(b"same", usedforsecurity=False).hexdigest()
+    assert (results["c.tif"]["detected_format"], results["c.tif"]["format_matches_name"]) == ("empty", False)
+    found = Run(SummarizeContainer, store, container_name=container, detail="full").run()["summary"]
+    for duplicates in (summary["duplicates"], found["duplicates"]):
+        assert (duplicates["groups"], duplicates["blobs"], duplicates["bytes"]) == (1, 1, 4)
+        assert duplicates["sample"][0]["names"] == ["a.txt", "b/copy.txt"]
+    basic = Run(SummarizeContainer, store, container_name=container).run()["summary"]
+    assert basic["duplicates"] is None
+    assert basic["kinds"]["raster"]["count"] == 1
+
+
+def test_the_partition_shows_kinds_changes_and_what_needs_a_look(store: MemoryBlobStore) -> None:
+    store.put("c", "a.tif", b"%PDF-1.7")
+    store.put("c", "b.shp", b"\0\0\x27\x0a")
+    Run(ListContainerContents, store, container_name="c").run()
+    store.delete("c", "b.shp")
+    store.put("c", "c.shp", b"\0\0\x27\x0a")
+    result = Run(ListContainerContents, store, container_name="c").run()
+    metadata = ListContainerContents.materialization_metadata(result)
+    assert {row["kind"]: row["count"] for row in metadata["kinds"]} == {"raster": 1, "vector": 1}
+    assert {row["change"]: row["count"] for row in metadata["changes"]} == {
+        "added": 1, "changed": 0, "removed": 1, "unchanged": 1,
+    }  # fmt: skip
+    assert metadata["format_mismatches"] == [{"name": "a.tif", "detected_format": "pdf"}]
+    assert metadata["incomplete_datasets"] == [{"name": "c.shp", "missing": ".shx .dbf"}]
+    assert result["summary"]["removed_sample"] == ["b.shp"]
+    assert result["summary"]["oldest"]["name"] == "a.tif"
+    summary = SummarizeContainer.materialization_metadata(Run(SummarizeContainer, store, container_name="c").run())
+    assert {row["kind"] for row in summary["kinds"]} == {"raster", "vector"}
