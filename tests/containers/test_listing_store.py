@@ -27,6 +27,7 @@ from geo_assets.containers.listing_store import (
 )
 from geo_assets.errors import LedgerUnavailableError, NotFoundError, SchemaVersionError, StoreUnavailableError
 from geo_assets.settings import Settings
+from tests.services.found import REPOSITORY
 
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 ODD = [
@@ -242,6 +243,37 @@ def test_a_listing_can_be_asked_in_sql(postgres_url: str) -> None:
         )
         assert cursor.fetchone() == ("gold", 6)
     connection.close()
+
+
+def documented(language: str) -> list[str]:
+    """The statements of ``docs/listings.md`` in a language."""
+    text = (REPOSITORY / "docs" / "listings.md").read_text()
+    blocks = [block.partition("```")[0] for block in text.split(f"```{language}\n")[1:]]
+    return [statement for block in blocks for statement in block.split(";" if language == "sql" else "\n")]
+
+
+@pytest.mark.services
+def test_the_questions_of_the_docs_work_in_sql(postgres_url: str) -> None:
+    put(PostgresListings(postgres_url), rows(4), container="bronze")
+    with psycopg2.connect(
+        make_url(postgres_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    ) as connection:
+        cursor = connection.cursor()
+        asked = [statement for statement in documented("sql") if "select" in statement]
+        for statement in asked:
+            cursor.execute(statement)
+            cursor.fetchall()
+    connection.close()
+    assert len(asked) == 3
+
+
+def test_the_questions_of_the_docs_work_in_polars(tmp_path: Path) -> None:
+    listings = ParquetListings(tmp_path)
+    put(listings, rows(4, dataset=["a"] * 4, change=["added"] * 4), container="bronze")
+    asked = [line for line in documented("python") if line.startswith("listing.")]
+    listing = pl.scan_parquet(listings.location("bronze", "k"), glob=False)
+    heights = [eval(line, {"pl": pl, "listing": listing}).height for line in asked]  # noqa: S307 - our own docs
+    assert heights == [0, 1, 4, 1]
 
 
 @pytest.mark.services

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from azure.core.credentials import AccessToken, AzureNamedKeyCredential, AzureSasCredential
+from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import AccountSasPermissions, BlobServiceClient, ResourceTypes, generate_account_sas
 from pydantic import SecretStr
 
@@ -101,6 +102,32 @@ def test_a_slash_that_nothing_shows_is_explained_when_opened(
     assert [row["name"] for row in rows(store, container)] == ["marker"]
     with pytest.raises(UnsupportedNameError, match=f"unsupported name: '{real}'"):
         store.head(container, "marker")
+
+
+def test_tags_are_listed_where_there_are_any(store: AzureBlobStore, service: BlobServiceClient, container: str) -> None:
+    service.get_blob_client(container, "a").upload_blob(b"x", tags={"owner": "me", "n": "1"})
+    service.get_blob_client(container, "b").upload_blob(b"x")
+    found = [row for batch in store.list_blobs(container, detail="full") for row in batch.to_pylist()]
+    assert [(row["name"], row["tags"]) for row in found] == [("a", '{"n": "1", "owner": "me"}'), ("b", None)]
+
+
+@pytest.mark.parametrize("status", [400, 403, 409])
+def test_an_account_without_tags_is_listed_without_them(
+    store: AzureBlobStore, container: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(container, "a", b"x", metadata={"tier": "gold"})
+    pages = store._pages
+
+    def refusing(container: str, prefix: str, *, include: list[str]) -> Iterator[list[Any]]:
+        if "tags" in include:
+            error = HttpResponseError("refused")
+            error.status_code = status
+            raise error
+        yield from pages(container, prefix, include=include)
+
+    monkeypatch.setattr(store, "_pages", refusing)
+    (batch,) = store.list_blobs(container, detail="full")
+    assert [(row["name"], row["metadata"]) for row in batch.to_pylist()] == [("a", '{"tier": "gold"}')]
 
 
 def test_what_was_given_before_the_fallback_is_not_given_again(
