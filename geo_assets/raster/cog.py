@@ -63,7 +63,7 @@ from geo_assets.settings import Settings
 __all__ = ["CogEngine", "CogJob", "GdalEngine", "Pixels", "Resources", "disk_needed", "make_cogs", "make_cogs_task"]
 
 _MIB: Final = 1024 * 1024
-_PIECE_BYTES: Final = 48 * _MIB
+_PIECE_BYTES: Final = 24 * _MIB
 _STATISTICS_SIZE: Final = 1024
 _EXTENT_TOLERANCE: Final = 2.5
 """Pixels; GDAL rounds the grid of a reprojection to whole pixels of its own size."""
@@ -227,8 +227,8 @@ class _Work:
             input_crs=params.get("input_crs"),
             resources=Resources(
                 threads=int(params.get("threads") or cores),
-                cache_mb=int(params.get("cache_mb") or 96),
-                warp_mb=int(params.get("warp_mb") or 64),
+                cache_mb=int(params.get("cache_mb") or 64),
+                warp_mb=int(params.get("warp_mb") or 32),
             ),
             disk_reserve=int(params.get("disk_reserve_mb") or 0) * _MIB,
         )
@@ -269,6 +269,7 @@ def _make(
             facts[encoding.tier] = _tier(pixels, encoding, job, made)
             if not statistics:
                 with job.timed("statistics"), pixels.reference() as reference:
+                    _check_colors(job, reference)
                     statistics = _statistics(reference)
     return {
         **_facts_of(job),
@@ -325,6 +326,12 @@ def _written(pixels: Pixels, encoding: Encoding, job: CogJob, path: Path) -> Pro
         return prove(
             path, reference, grid=job.grid, encoding=encoding, blocksize=job.blocksize, threads=job.resources.threads
         )
+
+
+def _check_colors(job: CogJob, reference: DatasetReader) -> None:
+    if reference.colorinterp != job.source.colorinterp:
+        meant, became = ([color.name for color in each.colorinterp] for each in (job.source, reference))
+        raise CogProofError(f"the bands mean {', '.join(meant)} in the source and {', '.join(became)} in the COG")
 
 
 def _check_extent(job: CogJob) -> None:
@@ -495,12 +502,11 @@ class _ScratchPixels:
             if pixels.nodata is None:
                 return
             if not has_mask(pixels):
-                windows = list(_tiles(self._job, pixels.count))
                 with rasterio.open(self._path, driver="GTiff", sharing=False) as before:
                     masks = _MaskWriter(pixels)
-                    for window in windows:
+                    for window in _tiles(self._job, pixels.count, pixels.width, pixels.height):
                         masks.write(before.dataset_mask(window=window), window)
-                    masks.finish(windows)
+                    masks.finish()
             pixels.nodata = None
         _build_overviews(self._job, self._path)
         self._job.notes.append("lossy tiers carry a mask where the source has a nodata value")
@@ -555,13 +561,33 @@ def _fill_scratch(job: CogJob, path: Path) -> None:
 
 
 def _copy_with_crs(job: CogJob, path: Path, crs: rasterio.crs.CRS | None) -> None:
-    rasterio.shutil.copy(
-        job.source, path, driver="GTiff", strict=False, TILED="YES", BLOCKXSIZE=str(_scratch_block(job)),
-        BLOCKYSIZE=str(_scratch_block(job)), BIGTIFF="YES", INTERLEAVE="PIXEL",
-    )  # fmt: skip
-    if crs is not None and (job.source.crs is None or job.place.crs_given):
+    if set(job.source.dtypes) != {job.kind.dtype} and "complex_int16" not in job.source.dtypes:
+        _convert(job, path)
+    else:
+        block = str(_scratch_block(job))
+        rasterio.shutil.copy(
+            job.source, path, driver="GTiff", strict=False, TILED="YES", BLOCKXSIZE=block, BLOCKYSIZE=block,
+            BIGTIFF="YES", INTERLEAVE="PIXEL",
+        )  # fmt: skip
+    if crs is not None and job.source.crs is None:
         with rasterio.open(path, "r+", driver="GTiff") as written:
             written.crs = crs
+
+
+def _convert(job: CogJob, path: Path) -> None:
+    """Copy with another data type: bands of several become one, and 16-bit floats 32-bit ones."""
+    profile = _scratch_profile(job, _WarpPlan.of(job, job.source))
+    profile.update(
+        width=job.source.width, height=job.source.height, transform=job.source.transform, nodata=job.source.nodata
+    )
+    with rasterio.open(path, "w", **profile) as pixels:
+        _describe(job.source, pixels)
+        masks = _MaskWriter(pixels)
+        for window in _tiles(job, job.kind.bands + 1, job.source.width, job.source.height):
+            pixels.write(job.source.read(window=window).astype(job.kind.dtype), window=window)
+            if has_mask(job.source):
+                masks.write(job.source.read_masks(1, window=window), window)
+        masks.finish()
 
 
 def _warp_named(job: CogJob, path: Path) -> None:
@@ -585,14 +611,13 @@ def _warp(job: CogJob, source: DatasetReader, path: Path, crs: rasterio.crs.CRS 
     with rasterio.open(path, "w", **_scratch_profile(job, plan)) as pixels:
         _describe(source, pixels)
         masks = _MaskWriter(pixels)
-        windows = list(_tiles(job, job.kind.bands + 1))
-        for window in windows:
+        for window in _tiles(job, job.kind.bands + 1, job.grid.width, job.grid.height):
             array = _warped(job, source, plan, window, crs)
             if plan.validity == "mask":
                 masks.write(np.where(array[-1] != 0, np.uint8(255), np.uint8(0)), window)
                 array = array[:-1]
             pixels.write(array, window=window)
-        masks.finish(windows)
+        masks.finish()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -670,7 +695,7 @@ def _scratch_profile(job: CogJob, plan: _WarpPlan) -> dict[str, Any]:
     }
     if job.kind.alpha:
         profile["alpha"] = "yes"
-    if job.kind.color_bands == 3 and ColorInterp.red in job.source.colorinterp:  # noqa: PLR2004
+    if job.source.colorinterp[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue):
         profile["photometric"] = "rgb"
     return profile
 
@@ -698,15 +723,15 @@ def _describe_band(source: DatasetReader, pixels: DatasetWriter, index: int) -> 
         pixels.set_band_unit(index, source.units[index - 1])
 
 
-def _tiles(job: CogJob, layers: int) -> Iterator[Window]:
-    """Pieces of the grid in whole tiles: strips of its width, so that a source in strips is read once."""
+def _tiles(job: CogJob, layers: int, width: int, height: int) -> Iterator[Window]:
+    """Pieces in whole tiles: strips of the full width, so that a source in strips is read once."""
     block = _scratch_block(job)
     pixels = max(block * block, _PIECE_BYTES // (layers * np.dtype(_numpy_name(job.kind.dtype)).itemsize))
-    wide = min(job.grid.width, max(block, pixels // block // block * block))
-    high = min(job.grid.height, max(block, pixels // wide // block * block))
-    for row in range(0, job.grid.height, high):
-        for column in range(0, job.grid.width, wide):
-            yield Window(column, row, min(wide, job.grid.width - column), min(high, job.grid.height - row))
+    wide = min(width, max(block, pixels // block // block * block))
+    high = min(height, max(block, pixels // wide // block * block))
+    for row in range(0, height, high):
+        for column in range(0, width, wide):
+            yield Window(column, row, min(wide, width - column), min(high, height - row))
 
 
 class _MaskWriter:
@@ -724,14 +749,13 @@ class _MaskWriter:
         self._written = True
         self._pixels.write_mask(mask, window=window)
 
-    def finish(self, windows: Sequence[Window]) -> None:
+    def finish(self) -> None:
         """Fill in the pieces that came before the first invalid pixel."""
         if not self._written:
             return
         for window in self._solid:
-            if window in windows:
-                shape = (int(window.height), int(window.width))
-                self._pixels.write_mask(np.full(shape, 255, np.uint8), window=window)
+            shape = (int(window.height), int(window.width))
+            self._pixels.write_mask(np.full(shape, 255, np.uint8), window=window)
 
 
 def _build_overviews(job: CogJob, path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyproj
 import rasterio.crs
 from pyproj.exceptions import CRSError, ProjError
@@ -25,8 +26,13 @@ from geo_assets.raster.open import reason_of
 
 __all__ = ["Grid", "Placement", "extent_error", "placement_of", "target_grid", "transformer"]
 
+Values = npt.NDArray[np.float64]
+
 _TINY: Final = 1e-9
 _WORLD_MERCATOR: Final = 2 * 20_037_508.342_789_244
+_MERCATORS: Final = (3857, 3395)
+_MERCATOR_LATITUDE: Final = 85.051_128_779_806_6
+_ROUNDING: Final = 1e-6
 _SAMPLES: Final = 33
 _MOST_GROWTH: Final = 64
 """How many times more pixels than the source a grid may have before the CRS cannot be meant."""
@@ -126,6 +132,8 @@ def extent_error(source: DatasetReader, place: Placement, grid: Grid) -> float:
     if found is None:
         return 0.0
     xs, ys = found
+    if grid.crs is not None and grid.crs.to_epsg() in _MERCATORS:
+        ys = np.clip(ys, grid.bounds[1], grid.bounds[3])  # near the poles it is cut off on purpose
     period = _period(grid.crs)
     if grid.beyond_antimeridian and period:
         middle = grid.transform.c + grid.width * grid.transform.a / 2
@@ -161,20 +169,19 @@ def _straightened(source: DatasetReader, place: Placement) -> Grid:
 
 def _projected(source: DatasetReader, place: Placement, target: rasterio.crs.CRS | None, reason: str) -> Grid:
     where: dict[str, Any] = {}
+    rows = source.height
     if place.kind == "gcps":
         where = {"gcps": source.gcps[0]}
     elif place.kind == "rpcs":
         where = {"rpcs": source.rpcs}
     else:
-        shifted = _across_antimeridian(source, place, target, reason)
-        if shifted is not None:
-            return shifted
-        where = dict(zip(("left", "bottom", "right", "top"), _corner_bounds(source, place), strict=True))
-        if not place.north_up:
-            where = {"gcps": _corner_points(source, place)}
+        own = _across_antimeridian(source, place, target, reason) or _rotated(source, place, target, reason)
+        if own is not None:
+            return own
+        rows, where = _within_mercator(source, place, target)
     try:
         transform, width, height = calculate_default_transform(
-            place.crs, target or place.crs, source.width, source.height, **where
+            place.crs, target or place.crs, source.width, rows, **where
         )
     except (RasterioError, ValueError) as error:
         raise RasterRefusedError(f"the raster cannot be put into that CRS ({reason}): {reason_of(error)}") from error
@@ -206,18 +213,58 @@ def _across_antimeridian(
     if start + 0.5 * (xs.max() - xs.min()) > period / 2 + _TINY * period and start >= period / 2:
         xs = xs - period  # the part west of 180° decides only if it is the smaller one
         start -= period
+    return _around(source, xs, ys, target, reason=reason, beyond_antimeridian=True)
+
+
+def _rotated(source: DatasetReader, place: Placement, target: rasterio.crs.CRS | None, reason: str) -> Grid | None:
+    """A grid around a rotated or sheared raster, which GDAL's rule takes by its corner only."""
+    size = max(abs(place.transform.a), abs(place.transform.e))
+    if max(abs(place.transform.b), abs(place.transform.d)) <= _TINY * size:
+        return None
+    found = _outline(source, place, target)
+    if found is None:
+        raise RasterRefusedError(f"parts of the rotated raster have no place in that CRS ({reason})")
+    return _around(source, *found, target, reason=reason)
+
+
+def _around(
+    source: DatasetReader,
+    xs: Values,
+    ys: Values,
+    target: rasterio.crs.CRS | None,
+    *,
+    reason: str,
+    beyond_antimeridian: bool = False,
+) -> Grid:
+    """A grid of square pixels around points, as many along its diagonal as the source has: GDAL's rule."""
     left, right, bottom, top = float(xs.min()), float(xs.max()), float(ys.min()), float(ys.max())
     size = math.hypot(right - left, top - bottom) / math.hypot(source.width, source.height)
-    width, height = max(1, round((right - left) / size)), max(1, round((top - bottom) / size))
     return Grid(
         crs=target,
         transform=Affine(size, 0.0, left, 0.0, -size, top),
-        width=width,
-        height=height,
+        width=max(1, math.ceil((right - left) / size - _ROUNDING)),
+        height=max(1, math.ceil((top - bottom) / size - _ROUNDING)),
         warped=True,
         reason=reason,
-        beyond_antimeridian=True,
+        beyond_antimeridian=beyond_antimeridian,
     )
+
+
+def _within_mercator(
+    source: DatasetReader, place: Placement, target: rasterio.crs.CRS | None
+) -> tuple[int, dict[str, float]]:
+    """Rows and bounds the grid is made for: Mercator has no poles, and near them no end of pixels."""
+    t = place.transform
+    top, bottom = t.f, t.f + source.height * t.e
+    edges = {"left": t.c, "bottom": bottom, "right": t.c + source.width * t.a, "top": top}
+    mercator = target is not None and target.to_epsg() in _MERCATORS
+    if not mercator or place.crs is None or not place.crs.is_geographic:
+        return source.height, edges
+    edges["top"], edges["bottom"] = (min(max(y, -_MERCATOR_LATITUDE), _MERCATOR_LATITUDE) for y in (top, bottom))
+    rows = round(source.height * (edges["top"] - edges["bottom"]) / (top - bottom))
+    if rows < 1:
+        raise RasterRefusedError("the raster lies too near a pole for Mercator; choose another target_crs")
+    return rows, edges
 
 
 def _period(crs: rasterio.crs.CRS | None) -> float | None:
@@ -229,9 +276,7 @@ def _period(crs: rasterio.crs.CRS | None) -> float | None:
     return _WORLD_MERCATOR if crs.to_epsg() == 3857 else None  # noqa: PLR2004 - web Mercator
 
 
-def _outline(
-    source: DatasetReader, place: Placement, target: rasterio.crs.CRS | None
-) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]] | None:
+def _outline(source: DatasetReader, place: Placement, target: rasterio.crs.CRS | None) -> tuple[Values, Values] | None:
     """Points all over the source, edges too, in another CRS; ``None`` unless all of them have a place there."""
     columns, rows = np.meshgrid(np.linspace(0, source.width, _SAMPLES), np.linspace(0, source.height, _SAMPLES))
     a = place.transform
@@ -251,22 +296,3 @@ def transformer(source: rasterio.crs.CRS, target: rasterio.crs.CRS) -> pyproj.Tr
     return pyproj.Transformer.from_crs(
         pyproj.CRS.from_wkt(source.to_wkt()), pyproj.CRS.from_wkt(target.to_wkt()), always_xy=True
     )
-
-
-def _corner_bounds(source: DatasetReader, place: Placement) -> tuple[float, float, float, float]:
-    corners = [
-        place.transform @ corner
-        for corner in ((0, 0), (source.width, 0), (0, source.height), (source.width, source.height))
-    ]
-    xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _corner_points(source: DatasetReader, place: Placement) -> list[Any]:
-    from rasterio.control import GroundControlPoint  # noqa: PLC0415 - for rotated rasters only
-
-    return [
-        GroundControlPoint(row=row, col=column, x=x, y=y)
-        for column, row in ((0, 0), (source.width, 0), (0, source.height), (source.width, source.height))
-        for x, y in (place.transform @ (column, row),)
-    ]

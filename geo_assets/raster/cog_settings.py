@@ -56,6 +56,7 @@ _LERC_TYPES: Final = frozenset(
     {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"}
 )  # fmt: skip
 _CLASS_RESAMPLINGS: Final = frozenset({"nearest", "mode"})
+_COMPLEX_RESAMPLINGS: Final = frozenset({"nearest", "average", "bilinear", "cubic"})
 _RESAMPLING_ALIASES: Final[Mapping[str, str]] = {"cubicspline": "cubic_spline", "near": "nearest"}
 _COMPRESSION_ALIASES: Final[Mapping[str, str]] = {"raw": "none", "uncompressed": "none", "lerc_zstandard": "lerc_zstd"}
 
@@ -176,20 +177,27 @@ def lossless_instead(encoding: Encoding, kind: PixelKind, reason: str) -> Encodi
 def resamplings_for(request: CogRequest, kind: PixelKind) -> tuple[str, str, tuple[str, ...]]:
     """Resampling of the overviews and of the reprojection, and notes on what was not taken as asked."""
     suited = cog_settings(request.raster_type, kind.dtype)
-    chosen = {
-        "overview_resampling": request.overview_resampling or str(suited["overview_resampling"]),
-        "reproject_resampling": request.reproject_resampling or str(suited["reproject_resampling"]),
+    asked = {
+        "overview_resampling": request.overview_resampling,
+        "reproject_resampling": request.reproject_resampling,
     }
-    instead = {"overview_resampling": "mode", "reproject_resampling": "nearest"}
-    notes = []
-    for name, value in chosen.items():
-        if kind.palette and value not in _CLASS_RESAMPLINGS:
-            notes.append(f"{name} {value} would mix numbers of a colour table; {instead[name]} instead")
-            chosen[name] = instead[name]
-        elif kind.dtype.startswith("complex") and value not in ("nearest", "average", "bilinear", "cubic"):
-            notes.append(f"{name} {value} is not defined for complex numbers; nearest instead")
-            chosen[name] = "nearest"
-    return chosen["overview_resampling"], chosen["reproject_resampling"], tuple(notes)
+    chosen: list[str] = []
+    notes: list[str] = []
+    for name, wanted in asked.items():
+        value, why = _possible_resampling(name, wanted or str(suited[name]), kind)
+        chosen.append(value)
+        if wanted is not None and why:
+            notes.append(f"{name} {wanted} {why}; {value} instead")
+    return chosen[0], chosen[1], tuple(notes)
+
+
+def _possible_resampling(name: str, wanted: str, kind: PixelKind) -> tuple[str, str]:
+    if kind.palette and wanted not in _CLASS_RESAMPLINGS:
+        instead = "mode" if name == "overview_resampling" else "nearest"
+        return instead, "would mix the numbers of a colour table"
+    if kind.dtype.startswith("complex") and wanted not in _COMPLEX_RESAMPLINGS:
+        return "nearest", "is not defined for complex numbers"
+    return wanted, ""
 
 
 # --- rules -----------------------------------------------------------------------------------------------------
