@@ -807,6 +807,8 @@ def _why(bad: Sequence[TaskRow], total: int) -> str:
 def _problem_of(row: TaskRow) -> str:
     if not row.status.is_terminal:
         return "the task was not run to its end"
+    if row.outcome is OutcomeKind.INVALID and row.reason:
+        return row.reason  # what is wrong with the input, in words; the error may be a mere code
     return row.error_details or row.reason or "no error was given"
 
 

@@ -93,7 +93,7 @@ class RasterBudget:
 
 
 @contextmanager
-def gdal_environment(*, cache_mb: int = 256, **options: Any) -> Iterator[None]:
+def gdal_environment(*, cache_mb: int = 128, **options: Any) -> Iterator[None]:
     """GDAL's options for untrusted files, no cloud session, and a bounded block cache (MB)."""
     # GDAL takes the number it gets from rasterio as bytes
     with rasterio.Env(DummySession(), **{**HARDENED, "GDAL_CACHEMAX": cache_mb * _MIB, **options}):

@@ -51,7 +51,8 @@ def test_the_order_of_axes_does_not_count() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "nonsense", "EPSG:999999", "EPSG:", "{url}/crs", "/vsicurl/{url}/crs.wkt", "/etc/passwd", "file:/etc/passwd",
+        "", "nonsense", "EPSG:999999", "EPSG:", "{url}/crs", "/vsicurl/{url}/crs.wkt", "/etc/passwd",
+        "file:/etc/passwd",
         "+init=/etc/passwd:x", "+proj=longlat +nadgrids=/etc/passwd", "+proj=longlat +geoidgrids={url}/x.gtx",
         "ESRI::/vsicurl/{url}/x.prj", "http://www.opengis.net/def/crs/EPSG/0/4326", "EPSG:5703", "EPSG:32618\n{url}",
         "x" * 30_000, '{{"type": "ProjectedCRS"}}', "<gml:ProjectedCRS/>", "PROJCS[",
