@@ -78,7 +78,11 @@ def test_a_newer_pgstac_is_refused(postgres_url: str) -> None:
 
 def test_a_connection_that_was_cut_is_replaced(catalog: PgstacCatalog, pgstac_url: str) -> None:
     catalog.upsert_items(COLLECTION, [item()])
-    run(pgstac_url, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'geo_assets%'")
+    run(
+        pgstac_url,
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and application_name like 'geo_assets%'",
+    )
     with pytest.raises(CatalogUnavailableError):
         catalog.count_items(COLLECTION)
     assert catalog.count_items(COLLECTION) == 1
