@@ -9,9 +9,10 @@ from geo_assets.coremachine.legacy import load_workflows
 from geo_assets.jobs.hello_world import HelloWorld
 from geo_assets.jobs.list_container_contents import ListContainerContents
 from geo_assets.jobs.summarize_container import SummarizeContainer
+from geo_assets.jobs.validate_raster_job import ValidateRasterJob
 from geo_assets.settings import Settings
 
-WORKFLOWS: tuple[type, ...] = (HelloWorld, ListContainerContents, SummarizeContainer)
+WORKFLOWS: tuple[type, ...] = (HelloWorld, ListContainerContents, SummarizeContainer, ValidateRasterJob)
 """Our own workflows. A new one is a module here and a line in this tuple."""
 
 
