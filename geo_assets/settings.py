@@ -55,9 +55,7 @@ class Settings(BaseSettings):
     catalog_url: SecretStr | None = Field(
         None, description="URL of a PostgreSQL database for pgSTAC; default: a static catalog in files."
     )
-    catalog_root: Path | None = Field(
-        None, description="Folder of the static catalog; default: `catalog` in the home."
-    )
+    catalog_root: Path | None = Field(None, description="Folder of the static catalog; default: `catalog` in the home.")
     catalog_batch_size: int = Field(2000, ge=1, le=50000, description="Items written to pgSTAC at once.")
 
     # Waves, chunks, tasks
@@ -100,7 +98,7 @@ class Settings(BaseSettings):
     task_file_size_mb: int = Field(65536, ge=1, description="Largest file a worker process may write, MB.")
 
     # Rasters: what a header may declare before anything is read
-    raster_max_pixels: int = Field(100_000_000_000, ge=1, description="Most pixels (width × height) of a raster.")
+    raster_max_pixels: int = Field(100_000_000_000, ge=1, description="Most pixels (width x height) of a raster.")
     raster_max_bands: int = Field(4096, ge=1, description="Most bands of a raster.")
     raster_max_unpacked_gb: int = Field(1024, ge=1, description="Most GB a raster may have unpacked, all bands.")
     raster_max_block_mb: int = Field(512, ge=1, description="Largest strip or tile of a raster, MB unpacked.")
