@@ -11,7 +11,9 @@ import re
 _MASK = "***"
 
 _NAMES = (
-    r"(?:(?:(?<![a-z0-9])|(?<=%26)|(?<=%3f))(?:sig|pwd)|signature|account_?key|storage_?key|access_?key|shared_?access_?signature|sas_?token"
+    # sig and pwd are words of their own: SIGSEGV and SIGKILL name no secret
+    r"(?:(?:(?<![a-z0-9])|(?<=%26)|(?<=%3f))(?:sig|pwd)(?![a-z])"
+    r"|signature|account_?key|storage_?key|access_?key|shared_?access_?signature|sas_?token"
     r"|password|passwd|passphrase|client_?secret|secret|access_?token|refresh_?token|auth_?token|api[-_]?key)"
 )
 # what may stand between a name and its value: the rest of the name, a closing quote (JSON, a dict shown), = or :
