@@ -13,6 +13,7 @@ import dagster as dg
 from geo_assets.coremachine.binding import Binding
 from geo_assets.coremachine.contract import JobStatus, Markdown, OutcomeKind
 from geo_assets.coremachine.ledger import Attempt
+from geo_assets.redaction import redact
 
 CHECK_NAME = "all_tasks_succeeded"
 """Name of the partitioned check on every workflow asset."""
@@ -39,12 +40,7 @@ def materialization_of(binding: Binding, attempt: Attempt) -> dg.AssetMaterializ
         metadata["geo/duration_seconds"] = round((attempt.ended_at - attempt.started_at).total_seconds(), 3)
     if attempt.stage_results:
         metadata["geo/stages"] = _stages_table(attempt.stage_results)
-    try:
-        own = binding.materialization_metadata(result)
-    except Exception as error:  # noqa: BLE001 - what decorates a result must not lose it
-        own = {"geo/metadata_problem": f"{type(error).__name__}: {error}"}
-    for name, value in own.items():
-        metadata[name if "/" in name else f"geo/{name}"] = metadata_value(value)
+    metadata.update(_own_metadata(binding, result))
     metadata["geo/result"] = _result_value(result, attempt.job_id)
     tags = {"geo_assets/job_type": attempt.job_type}
     if attempt.source_version:
@@ -56,6 +52,15 @@ def materialization_of(binding: Binding, attempt: Attempt) -> dg.AssetMaterializ
         metadata=metadata,
         tags=tags,
     )
+
+
+def _own_metadata(binding: Binding, result: dict[str, Any]) -> dict[str, Any]:
+    """What the workflow shows of its result; a value that cannot be shown is named, as it must not lose the result."""
+    try:
+        own = binding.materialization_metadata(result)
+        return {name if "/" in name else f"geo/{name}": metadata_value(value) for name, value in own.items()}
+    except Exception as error:  # noqa: BLE001 - whatever a workflow raises here
+        return {"geo/metadata_problem": redact(f"{type(error).__name__}: {error}")}
 
 
 def failure_of(binding: Binding, attempt: Attempt) -> dg.AssetObservation:
@@ -102,18 +107,18 @@ def check_of(binding: Binding, attempt: Attempt) -> dg.AssetCheckEvaluation:
 
 
 def metadata_value(value: Any) -> Any:
-    """Dagster's form of a plain value: a list of flat dicts becomes a table, other structures JSON."""
-    if isinstance(value, dg.MetadataValue):
+    """Dagster's form of a plain value: a list of flat dicts becomes a table, other structures JSON, the rest text."""
+    if value is None or isinstance(value, dg.MetadataValue | bool | int | float):
         return value
     if isinstance(value, Markdown):
         return dg.MetadataValue.md(value)
     if isinstance(value, Mapping):
-        return dg.MetadataValue.json(dict(value))
-    if isinstance(value, Sequence) and not isinstance(value, str):
+        return dg.MetadataValue.json(json.loads(json.dumps(value)))
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         if value and all(isinstance(row, Mapping) for row in value):
             return _table(value)
-        return dg.MetadataValue.json(list(value))
-    return value
+        return dg.MetadataValue.json(json.loads(json.dumps(value)))
+    return str(value)
 
 
 def outcome_table(outcomes: Mapping[str, int]) -> str:

@@ -4,7 +4,8 @@ What belongs here: submitting jobs by parameters, by keys or by prefix, and subm
 does not: waves and runs (``dispatch``).
 
 Everything is checked before anything is written, and a job's record and its place in the queue are written in one
-transaction, so that a submission that dies in between leaves nothing behind.
+transaction, so that no job is left behind that nobody runs.  More than a thousand jobs are several transactions: a
+submission that dies in between is made whole by repeating it.
 """
 
 from collections.abc import Mapping, Sequence

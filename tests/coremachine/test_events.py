@@ -110,6 +110,20 @@ def test_an_event_is_linked_to_its_run_and_step_and_keeps_what_it_says(instance:
     assert (event.asset_materialization.tags or {})["dagster/data_version"] == "e1"
 
 
+@pytest.mark.usefixtures("batches")
+def test_an_observation_says_why_and_leaves_the_partition_red(instance: dg.DagsterInstance) -> None:
+    run = run_of(instance)
+    events.report_planned(instance, run_id=run.run_id, asset=ASSET, partition_keys=NAMES[:3], **WHERE)
+    observations = [
+        dg.AssetObservation(KEY, partition=name, metadata={"geo/reason": "not a TIFF"}) for name in NAMES[:3]
+    ]
+    events.report_observations(instance, run_id=run.run_id, observations=observations, **WHERE)
+    instance.report_run_failed(run)
+    found = instance.fetch_observations(KEY, limit=10).records
+    assert {(record.run_id, record.partition_key) for record in found} == {(run.run_id, name) for name in NAMES[:3]}
+    assert [statuses(instance)[name] for name in NAMES[:3]] == [AssetPartitionStatus.FAILED] * 3
+
+
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")  # Dagster's own
 @pytest.mark.usefixtures("batches")
 def test_a_check_that_warns_is_linked_to_its_run(instance: dg.DagsterInstance) -> None:
@@ -157,6 +171,9 @@ def test_without_those_names_everything_works_slower_and_without_plans(
     events.report_planned(instance, run_id=run.run_id, asset=ASSET, partition_keys=NAMES[:4], **WHERE)
     assert "failed partitions will look missing" in caplog.text
     events.report_materializations(instance, run_id=run.run_id, materializations=made(*NAMES[:3]), **WHERE)
+    observation = dg.AssetObservation(KEY, partition=NAMES[3], metadata={"geo/reason": "not a TIFF"})
+    events.report_observations(instance, run_id=run.run_id, observations=[observation], **WHERE)
+    assert [record.partition_key for record in instance.fetch_observations(KEY, limit=9).records] == [NAMES[3]]
     evaluation = dg.AssetCheckEvaluation(asset_key=KEY, check_name="all_tasks_succeeded", passed=True)
     events.report_checks(instance, run_id=run.run_id, evaluations=[evaluation], **WHERE)
     assert set(instance.get_materialized_partitions(KEY)) == set(NAMES[:3])
