@@ -557,7 +557,7 @@ class _interruptible:  # noqa: N801 - reads as a clause
                 dg.DagsterRunStatus.CANCELED,
             )
             if terminated:  # otherwise the machine is going down: the queue takes the jobs up again
-                self._machine.ledger.cancel_run(self._context.run_id, "the run was terminated")
+                dispatch.cancel_unfinished(self._machine, self._context.instance, self._context.run_id)
 
 
 _runner: dict[str, TaskRunner] = {}

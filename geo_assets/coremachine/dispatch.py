@@ -96,9 +96,8 @@ def _take_back_jobs(machine: CoreMachine, instance: dg.DagsterInstance, done: Ti
         if run is not None and run.status not in _ENDED:
             continue
         if run is not None and run.status is dg.DagsterRunStatus.CANCELED:
-            cancelled = machine.ledger.cancel_run(run_id, "the run was terminated")
-            if cancelled:
-                done.notes.append(f"run {run_id} was terminated: {len(cancelled)} unfinished jobs are cancelled")
+            if cancelled := cancel_unfinished(machine, instance, run_id):
+                done.notes.append(f"run {run_id} was terminated: {cancelled} unfinished jobs are cancelled")
             continue
         again, given_up = machine.ledger.release_run(run_id, max_releases=limit)
         what = "is unknown to Dagster" if run is None else "ended"
@@ -122,6 +121,16 @@ def _close_waves(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick)
                 done.notes.append(f"wave {wave.wave_id}: {freed} jobs that no run had claimed {fate}")
         elif not runs and machine.ledger.waiting_in_wave(wave.wave_id) == 0:
             machine.ledger.close_wave(wave.wave_id, max_releases=limit)  # everything in it was cancelled
+
+
+def cancel_unfinished(machine: CoreMachine, instance: dg.DagsterInstance, run_id: str) -> int:
+    """Cancel what a terminated run has not finished, and say so on the partitions; returns how many jobs that were."""
+    cancelled = set(machine.ledger.cancel_run(run_id, "the run was terminated"))
+    attempts = [a for a in machine.ledger.attempts_of_run(run_id) if a.attempt_id in cancelled]
+    binding = machine.registry.get(attempts[0].job_type) if attempts else None
+    if binding is not None:
+        emit_failures(instance, binding, attempts, run_id=run_id, step_key="")
+    return len(cancelled)
 
 
 def _emit_missing(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick) -> None:

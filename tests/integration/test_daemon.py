@@ -80,6 +80,15 @@ def wave_runs(dagster: DagsterUp) -> list[dg.DagsterRun]:
         return [run for run in instance.get_runs() if WAVE_TAG in run.tags]
 
 
+def reason_on_partition(dagster: DagsterUp, name: str) -> str:
+    """What the partition itself says about why it was not materialized."""
+    which = dg.AssetRecordsFilter(asset_key=dg.AssetKey("blob_digest"), asset_partitions=[name])
+    with dagster.instance() as instance:
+        (record,) = instance.fetch_observations(which, limit=1).records
+    assert record.asset_observation is not None
+    return str(record.asset_observation.metadata["geo/reason"].value)
+
+
 def test_scattered_wave_is_green_and_red(dagster: DagsterUp, machine: CoreMachine) -> None:
     names = [f"wave{number:03d}.tif" for number in range(0, 120, 2)]
     submit_many(machine, "digest_blob", [*make(*names), *make("bad001.tif"), {"blob_name": "gone.tif"}])
@@ -99,6 +108,8 @@ def test_scattered_wave_is_green_and_red(dagster: DagsterUp, machine: CoreMachin
     (run,) = wave_runs(dagster)
     assert run.status is dg.DagsterRunStatus.FAILURE
     assert run.tags["geo_assets/outcome"] == f"{len(names)} created, 1 failed, 1 invalid"
+    assert "the header is cut off" in reason_on_partition(dagster, "bad001.tif")
+    assert "was removed after listing" in reason_on_partition(dagster, "gone.tif")
     # one bad blob is not a reason to run anything again: wait out two ticks and Dagster's own retries
     time.sleep(12)
     assert len(wave_runs(dagster)) == 1
@@ -275,3 +286,4 @@ def test_terminated_run_cancels_its_jobs_within_ten_seconds(dagster: DagsterUp, 
     assert time.monotonic() - begun < 15
     assert job_of(machine, "slow-cancel.tif").status is JobStatus.CANCELLED
     assert job_of(machine, "quick-cancel.tif").status is JobStatus.COMPLETED
+    assert "the run was terminated" in reason_on_partition(dagster, "slow-cancel.tif")
