@@ -13,13 +13,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import FloatRect, Locator, Page, expect, sync_playwright
 
 from tests.integration.dagster_up import ROOT
 
 IMAGES = ROOT / "docs" / "images"
 _WANTS_PICTURES = "GEO_ASSETS_SCREENSHOTS"
 _LARGEST_PICTURE = 300_000
+_WINDOW: FloatRect = {"x": 0, "y": 0, "width": 1400, "height": 900}
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = [
@@ -33,6 +34,7 @@ _ARGUMENTS = [
 ]
 _SECONDS = 60
 """How long a page may take; the machine may be busy with other tests."""
+_RUN_SECONDS = 180
 
 # as the style sheet computes them; another Dagster may have other shades
 RED = re.compile(r"rgb\([12]\d\d, \d\d, \d\d\)")
@@ -107,9 +109,10 @@ class DagsterPages:
         name = self.page.locator(f"[data-tooltip='{partition}']").first
         return name.locator("xpath=following-sibling::div")
 
-    def row(self, key: str) -> Locator:
-        """The row of a metadata table with this key."""
-        return self.page.get_by_role("row").filter(has=self.page.get_by_text(key, exact=True)).first
+    def value(self, key: str) -> Locator:
+        """What a partition's metadata says beside this key."""
+        row = self.page.get_by_role("row").filter(has=self.page.get_by_text(key, exact=True)).first
+        return row.get_by_role("cell").nth(1)
 
     # What to press
 
@@ -132,17 +135,29 @@ class DagsterPages:
 
     def run_ends(self, status: str) -> None:
         """Wait until the run that is shown ends like this."""
-        self.shows("RUN_SUCCESS|RUN_FAILURE")
+        expect(self.text("RUN_SUCCESS|RUN_FAILURE")).to_be_visible(timeout=_RUN_SECONDS * 1000)
         expect(self.text(status, exact=True)).to_be_visible()
 
-    def picture(self, name: str) -> None:
-        """Take a picture for the README, if the variable GEO_ASSETS_SCREENSHOTS asks for pictures."""
+    def picture(self, name: str, *, above: Locator | None = None) -> None:
+        """Take a picture for the README, of the whole page or of what is above a place on it.
+
+        Only where the variable GEO_ASSETS_SCREENSHOTS asks for pictures: other runs leave the checkout as it is.
+        The pictures show what the tests before have done, so take them with ``-p no:randomly``.
+        """
         if os.environ.get(_WANTS_PICTURES) != "1":
             return
         self.page.mouse.move(0, 0)
+        expect(self.page.get_by_text("Loading")).to_have_count(0)
+        expect(self.page.get_by_text("fetching statuses")).to_have_count(0)
+        box = above.bounding_box() if above is not None else None
         IMAGES.mkdir(parents=True, exist_ok=True)
         path = IMAGES / f"{name}.png"
-        self.page.screenshot(path=path, animations="disabled", caret="hide")
+        self.page.screenshot(
+            path=path,
+            animations="disabled",
+            caret="hide",
+            clip={**_WINDOW, "height": box["y"] if box else _WINDOW["height"]},
+        )
         assert path.stat().st_size < _LARGEST_PICTURE, f"{path} is too large for a README"
 
 
