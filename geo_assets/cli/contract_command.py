@@ -57,14 +57,11 @@ def show_contract(
 
 
 def _registered(settings: Settings) -> list[type]:
-    """Ours and the legacy classes the settings name, unchecked: an incomplete one is a row, not an error."""
-    from geo_assets.coremachine.legacy import load_workflows  # noqa: PLC0415
+    """Ours and the legacy classes the settings name."""
+    from geo_assets.coremachine.legacy import configured_workflows  # noqa: PLC0415
     from geo_assets.jobs import WORKFLOWS  # noqa: PLC0415 - the workflows bring Arrow with them
 
-    workflows = list(WORKFLOWS)
-    if settings.legacy_jobs:
-        workflows += [workflow for workflow, _ in load_workflows(settings.legacy_jobs, settings.legacy_handlers or "")]
-    return workflows
+    return [*WORKFLOWS, *(workflow for workflow, _ in configured_workflows(settings))]
 
 
 def _load(spec: str) -> type:

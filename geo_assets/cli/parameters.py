@@ -49,6 +49,10 @@ def read_keys(source: str) -> list[str]:
     return [line for line in (raw.removesuffix("\r") for raw in text.split("\n")) if line.strip()]
 
 
+_LONGEST = timedelta(days=36500)
+"""A century: what lies further back is before any ledger, and soon before the calendar."""
+
+
 def parse_duration(text: str) -> timedelta:
     """A length of time such as ``90s``, ``15m``, ``2h``, ``1d12h``, ``2w``.
 
@@ -60,9 +64,12 @@ def parse_duration(text: str) -> timedelta:
     if not parts or "".join(f"{number}{unit}" for number, unit in parts) != compact.replace(" ", ""):
         raise ParameterError(f"'{text}' is no length of time: write for example 90s, 15m, 2h, 1d12h or 2w")
     try:
-        return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+        length = timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
     except OverflowError:
-        raise ParameterError(f"'{text}' is too long a time") from None
+        length = timedelta.max
+    if length > _LONGEST:
+        raise ParameterError(f"'{text}' is too long a time (at most {_LONGEST.days} days)")
+    return length
 
 
 def _parse_object(text: str) -> dict[str, Any]:
@@ -75,6 +82,8 @@ def _parse_object(text: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ParameterError(f"{source} is not JSON ({error.msg}, {where}); quote it for the shell: '{{…}}'") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or nesting as deep
+        raise ParameterError(f"{source} cannot be read ({error})") from None
     if not isinstance(parsed, dict):
         raise ParameterError(f'{source} must be a JSON object such as {{"n": 3}}, not {type(parsed).__name__}')
     return parsed
@@ -83,7 +92,7 @@ def _parse_object(text: str) -> dict[str, Any]:
 def _parse_value(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -25,7 +25,7 @@ from geo_assets.coremachine.dispatch import WAVE_TAG
 from geo_assets.coremachine.ledger import Attempt, NewJob, Settlement
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.materialization import outcome_table
-from geo_assets.coremachine.submission import prepare
+from geo_assets.coremachine.submission import prepare, source_version_or_none
 from geo_assets.coremachine.task_runner import TaskRunner, open_runner
 from geo_assets.errors import GeoAssetsError, ParameterError
 from geo_assets.settings import Settings
@@ -420,7 +420,7 @@ def _claim_again(machine: CoreMachine, parent_run_id: str, run_id: str) -> list[
             parameters=attempt.parameters,
             total_stages=machine.registry[attempt.job_type].total_stages,
             metadata=attempt.job_metadata,
-            source_version=machine.registry[attempt.job_type].source_version(attempt.parameters, machine.services),
+            source_version=source_version_or_none(machine, machine.registry[attempt.job_type], attempt.parameters),
             submitted_by="re-execution",
         )
         for attempt in machine.ledger.attempts_of_run(parent_run_id)

@@ -87,6 +87,10 @@ class Binding:
         except (ValueError, TypeError, KeyError) as error:
             msg = str(error) or f"{self.job_type}: parameters refused ({type(error).__name__})"
             raise ParameterError(msg) from error
+        except Exception as error:
+            what = redact(f"{type(error).__name__}: {error}")
+            msg = f"{self.workflow.__name__}.validate_job_parameters raised {what}; mend the class"
+            raise ContractError(msg) from error
         if not isinstance(validated, dict):
             msg = f"{self.workflow.__name__}.validate_job_parameters returned {type(validated).__name__}, not a dict"
             raise ContractError(msg)

@@ -203,8 +203,9 @@ def emit(
     events.report_materializations(
         instance, **where, materializations=[materialization_of(binding, attempt) for attempt in attempts]
     )
-    partial = [attempt for attempt in attempts if attempt.status is JobStatus.COMPLETED_WITH_ERRORS]
-    events.report_checks(instance, **where, evaluations=[check_of(binding, attempt) for attempt in partial])
+    # where a warning can be, a good attempt takes back the one of a time before
+    checked = [a for a in attempts if binding.tolerates_partial_failure or a.status is JobStatus.COMPLETED_WITH_ERRORS]
+    events.report_checks(instance, **where, evaluations=[check_of(binding, attempt) for attempt in checked])
     machine.ledger.mark_emitted([attempt.attempt_id for attempt in attempts])
 
 

@@ -226,7 +226,7 @@ def retry_jobs(machine: CoreMachine, jobs: Sequence[Job], *, submitted_by: str =
             parameters=job.parameters,
             total_stages=binding.total_stages,
             metadata=job.metadata,
-            source_version=_source_version_or_none(machine, binding, job),
+            source_version=source_version_or_none(machine, binding, job.parameters),
             force=True,
             priority=priority,
             submitted_by=submitted_by,
@@ -237,9 +237,10 @@ def retry_jobs(machine: CoreMachine, jobs: Sequence[Job], *, submitted_by: str =
     return _queue(machine, new_jobs)
 
 
-def _source_version_or_none(machine: CoreMachine, binding: Binding, job: Job) -> str | None:
+def source_version_or_none(machine: CoreMachine, binding: Binding, params: dict[str, Any]) -> str | None:
+    """The source's version, or ``None`` where it cannot be had; one missing source must not stop the other jobs."""
     try:
-        return binding.source_version(job.parameters, machine.services)
+        return binding.source_version(params, machine.services)
     except GeoAssetsError:  # the job itself says better what is wrong with its source, without stopping the others
         return None
 

@@ -5,7 +5,7 @@ run (``coremachine``) and what they do to files (``containers``, ``raster``, ``v
 """
 
 from geo_assets.coremachine.binding import Binding, bind, registry_of
-from geo_assets.coremachine.legacy import load_workflows
+from geo_assets.coremachine.legacy import configured_workflows
 from geo_assets.jobs.hello_world import HelloWorld
 from geo_assets.jobs.list_container_contents import ListContainerContents
 from geo_assets.jobs.summarize_container import SummarizeContainer
@@ -21,11 +21,8 @@ def load_registry(settings: Settings) -> dict[str, Binding]:
 
     Raises:
         ContractError: a class cannot be run; one sentence that names the class and the element.
+        SettingsError: only one of the two settings for legacy classes is set.
     """
     bindings = [bind(workflow) for workflow in WORKFLOWS]
-    if settings.legacy_jobs:
-        bindings += [
-            bind(workflow, handlers)
-            for workflow, handlers in load_workflows(settings.legacy_jobs, settings.legacy_handlers or "")
-        ]
+    bindings += [bind(workflow, handlers) for workflow, handlers in configured_workflows(settings)]
     return registry_of(bindings)

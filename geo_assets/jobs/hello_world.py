@@ -125,6 +125,9 @@ class HelloWorld(Workflow):
     asset = "hello_world"
     partition_set = "greetings"
     group = "examples"
+    owners = ("team:geo-archive",)
+    tags: ClassVar[Mapping[str, str]] = {"geo_assets/domain": "example"}
+    kinds = frozenset({"python"})
 
     @classmethod
     def generate_job_id(cls, params: dict[str, Any]) -> str:

@@ -308,6 +308,8 @@ class ListContainerContents(Workflow):
     key_parameter = "container_name"
     asset_deps = ("source_container",)
     group = "containers"
+    owners = ("team:geo-archive",)
+    tags: ClassVar[Mapping[str, str]] = {"geo_assets/domain": "containers"}
     kinds = frozenset({"parquet"})
     execution = "thread"
     tolerates_partial_failure = True

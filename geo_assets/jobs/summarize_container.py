@@ -141,6 +141,9 @@ class SummarizeContainer(Workflow):
     key_parameter = "container_name"
     asset_deps = ("container_contents",)
     group = "containers"
+    owners = ("team:geo-archive",)
+    tags: ClassVar[Mapping[str, str]] = {"geo_assets/domain": "containers"}
+    kinds = frozenset({"polars"})
     execution = "thread"
 
     @classmethod

@@ -290,6 +290,8 @@ class ValidateRasterJob(Workflow):
     partition_set = "raster_blobs"
     asset_deps = ("container_contents",)
     group = "rasters"
+    owners = ("team:geo-archive",)
+    tags: ClassVar[Mapping[str, str]] = {"geo_assets/domain": "rasters"}
     kinds: ClassVar[frozenset[str]] = frozenset({"tiff", "gdal"})
     execution = "thread"  # with the dangerous part in the sandbox
 

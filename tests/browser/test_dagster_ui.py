@@ -265,9 +265,6 @@ def test_container_with_a_bad_blob_is_green_with_a_warning(
     ui.shows(r"1 of \d tasks failed in 1 of 1 jobs that are otherwise complete")
 
 
-@pytest.mark.xfail(
-    reason="evaluations are written for partly failed jobs only, and the check's own step is skipped", strict=True
-)
 def test_warning_goes_when_the_container_is_mended(ui: DagsterPages, dagster: DagsterUp, machine: CoreMachine) -> None:
     bad = with_a_bad_name(dagster, "survey-2024")
     work_off(dagster, machine, "list_container_contents", ["survey-2024"])
