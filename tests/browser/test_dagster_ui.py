@@ -272,7 +272,7 @@ def test_warning_goes_when_the_container_is_mended(ui: DagsterPages, dagster: Da
     ui.open_partition("container_contents", "survey-2024")
     ui.materialize()
     ui.open("/assets/container_contents?view=checks", shows="Latest execution")
-    expect(ui.text("Passed", exact=True)).to_be_visible(timeout=5000)
+    expect(ui.text("Passed", exact=True)).to_be_visible()
 
 
 def test_sensor_is_listed_and_can_be_switched(ui: DagsterPages, dagster: DagsterUp, machine: CoreMachine) -> None:
