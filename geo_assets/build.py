@@ -55,8 +55,15 @@ def build_definitions(
     partitions = {name: dg.DynamicPartitionsDefinition(name=name) for name in sets}
     executor = build_executor(settings)
     jobs = [build_job(binding, executor=executor) for binding in registry.values()]
+    sets_by_asset = {binding.asset: binding.partition_set for binding in registry.values()}
     return dg.Definitions(
-        assets=[source_container, *(build_asset(binding, partitions=partitions) for binding in registry.values())],
+        assets=[
+            source_container,
+            *(
+                build_asset(binding, partitions=partitions, sets_by_asset=sets_by_asset)
+                for binding in registry.values()
+            ),
+        ],
         asset_checks=[build_all_tasks_succeeded(binding, partitions=partitions) for binding in registry.values()],
         jobs=[
             *jobs,
@@ -64,6 +71,8 @@ def build_definitions(
             build_retry_job(registry),
         ],
         sensors=[build_sensor(jobs, interval_seconds=settings.sensor_seconds, find_dead_runs=_dead_command_lines)],
+        # Materialize in the UI runs in Dagster's own job, which takes this one
+        executor=executor,
         resources={MACHINE: core_machine_resource(registry, open_services), **(resources or {})},
     )
 

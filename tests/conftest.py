@@ -23,8 +23,12 @@ from pathlib import Path
 from typing import Any
 
 # What the caller's shell says about our settings and services must not decide a test.  This happens before
-# geo_assets is imported, as that sets a variable itself.  The two URLs are kept: they name services to reuse.
-_GIVEN = {name: os.environ.get(name) for name in ("GEO_ASSETS_TEST_POSTGRES_URL", "GEO_ASSETS_TEST_AZURITE")}
+# geo_assets is imported, as that sets a variable itself.  Kept are two URLs, of services to reuse, and the wish for
+# screenshots.
+_GIVEN = {
+    name: os.environ.get(name)
+    for name in ("GEO_ASSETS_TEST_POSTGRES_URL", "GEO_ASSETS_TEST_AZURITE", "GEO_ASSETS_SCREENSHOTS")
+}
 _FOREIGN = ("GEO_ASSETS_", "AZURE_", "AZURITE_", "DAGSTER_", "AWS_", "CPL_", "GDAL_", "PG", "PYTHONDONTWRITEBYTECODE")
 for _name in [name for name in os.environ if name.startswith(_FOREIGN)]:
     if _name not in _GIVEN:  # xdist workers inherit the environment and need them, too

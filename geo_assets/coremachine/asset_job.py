@@ -46,17 +46,23 @@ _JOB_CHUNK = re.compile(r"jobs_(\d+)_(\d+)")
 _TASK_CHUNK = re.compile(r"tasks_(\d+)_(\d+)_(\d+)_(\d+)")
 
 
-def build_asset(binding: Binding, *, partitions: Mapping[str, dg.DynamicPartitionsDefinition]) -> dg.AssetsDefinition:
+def build_asset(
+    binding: Binding,
+    *,
+    partitions: Mapping[str, dg.DynamicPartitionsDefinition],
+    sets_by_asset: Mapping[str, str],
+) -> dg.AssetsDefinition:
     """The asset of a workflow.
 
     Args:
         binding: the workflow.
         partitions: partition set → definition; assets of one set share one, so that identity mapping is right.
+        sets_by_asset: asset → partition set of every workflow asset; what is not in it has no partitions.
     """
     mine = partitions[binding.partition_set]
     spec = dg.AssetSpec(
         key=dg.AssetKey.from_user_string(binding.asset),
-        deps=[_dep(upstream) for upstream in binding.asset_deps],
+        deps=[_dep(upstream, binding.partition_set, sets_by_asset) for upstream in binding.asset_deps],
         description=_description(binding),
         group_name=binding.group,
         kinds=set(binding.kinds),
@@ -85,9 +91,12 @@ def build_job(binding: Binding, *, executor: dg.ExecutorDefinition) -> Any:
     )
 
 
-def _dep(upstream: str) -> dg.AssetDep:
+def _dep(upstream: str, mine: str, sets_by_asset: Mapping[str, str]) -> dg.AssetDep:
+    key = dg.AssetKey.from_user_string(upstream)
+    if sets_by_asset.get(upstream, mine) == mine:
+        return dg.AssetDep(key)  # the same partitions, or none: Dagster's own mapping is right
     # two dynamic definitions would get an identity mapping, which names partitions that do not exist
-    return dg.AssetDep(dg.AssetKey.from_user_string(upstream), partition_mapping=dg.AllPartitionMapping())
+    return dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
 
 
 def _description(binding: Binding) -> str:

@@ -212,7 +212,7 @@ def _submitted(
         for answer in answers[:shown]
     ]
     links = "\n".join(
-        f"- [{wave.size} jobs of {wave.job_type}](/runs?q[0]=tag%3A{WAVE_TAG.replace('/', '%2F')}%3D{wave.wave_id})"
+        f"- [{wave.job_type}, jobs: {wave.size}](/runs?q[0]=tag%3A{WAVE_TAG.replace('/', '%2F')}%3D{wave.wave_id})"
         for wave in waves
     )
     return {
@@ -255,7 +255,11 @@ def _parameters_config(binding: Binding) -> Any:
                 _config_type(field.annotation),
                 # whether a missing one is an error is for the workflow to say, which words it better
                 is_required=False,
-                description=_field_text(field.description, required=field.is_required(), default=field.default),
+                description=_field_text(
+                    field.description,
+                    required=field.is_required(),
+                    default=field.get_default(call_default_factory=True),
+                ),
             )
             for name, field in model.model_fields.items()
         }
@@ -263,8 +267,11 @@ def _parameters_config(binding: Binding) -> Any:
 
 
 def _field_text(description: str | None, *, required: bool, default: object) -> str:
-    ending = "Required." if required else f"Default: {default!r}."
-    return f"{description} {ending}" if description else ending
+    text = description or ""
+    if required:
+        return f"{text} Required.".strip()
+    # a description may say in words what no value means
+    return text if "Default:" in text else f"{text} Default: {default!r}.".strip()
 
 
 _SIMPLE_TYPES: dict[Any, Any] = {str: str, int: int, float: float, bool: bool}
