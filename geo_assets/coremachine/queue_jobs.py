@@ -212,7 +212,7 @@ def _submitted(
         for answer in answers[:shown]
     ]
     links = "\n".join(
-        f"- [{wave.job_type}, jobs: {wave.size}](/runs?q[0]=tag%3A{WAVE_TAG.replace('/', '%2F')}%3D{wave.wave_id})"
+        f"- [{wave.size} job{'s' if wave.size > 1 else ''} of {wave.job_type}](/runs?q[0]=tag%3A{WAVE_TAG.replace('/', '%2F')}%3D{wave.wave_id})"
         for wave in waves
     )
     return {
