@@ -211,10 +211,7 @@ def _submitted(
         )
         for answer in answers[:shown]
     ]
-    links = "\n".join(
-        f"- [{wave.size} job{'s' if wave.size > 1 else ''} of {wave.job_type}](/runs?q[0]=tag%3A{WAVE_TAG.replace('/', '%2F')}%3D{wave.wave_id})"
-        for wave in waves
-    )
+    links = "\n".join(f"- [{_jobs_of(wave)}]({_runs_of(wave)})" for wave in waves)
     return {
         f"{binding.job_type}/decisions": dg.MetadataValue.json(counts),
         f"{binding.job_type}/jobs": dg.MetadataValue.table(rows) if rows else dg.MetadataValue.text("none"),
@@ -222,6 +219,15 @@ def _submitted(
             links or "the sensor `queued_jobs` will put them into a wave when one is free"
         ),
     }
+
+
+def _jobs_of(wave: Wave) -> str:
+    return f"{wave.size} job{'s' if wave.size > 1 else ''} of {wave.job_type}"
+
+
+def _runs_of(wave: Wave) -> str:
+    """Address of the list of the wave's runs in the UI."""
+    return f"/runs?q[0]=tag%3A{WAVE_TAG.replace('/', '%2F')}%3D{wave.wave_id}"
 
 
 def _assign_now(machine: CoreMachine, binding: Binding) -> list[Wave]:
