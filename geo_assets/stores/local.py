@@ -352,7 +352,7 @@ class LocalBlobStore:
                 break
 
     def uri(self, container: str, name: str) -> str:
-        """``file:///root/container/name``, percent-encoded."""
+        """``file:///blob-root/container/name``, percent-encoded."""
         return (self.root / check_container_name(container) / check_blob_name(name)).as_uri()
 
     # --- errors
