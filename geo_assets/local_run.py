@@ -36,7 +36,7 @@ from geo_assets.coremachine.ledger import Job, JobFilter, Ledger
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.dagster_home import CODE_LOCATION, DEFINITIONS_MODULE
 
-__all__ = ["JobWatch", "Progress", "Waited", "daemon_is_up", "fail_dead_runs", "run_path", "wait_for", "work_off"]
+__all__ = ["JobWatch", "Progress", "Waited", "daemon_is_up", "fail_dead_runs", "wait_for", "work_off"]
 
 _DAEMONS = ("SENSOR", "QUEUED_RUN_COORDINATOR")
 _HEARTBEAT_SECONDS = 30
@@ -138,11 +138,6 @@ def work_off(
         if not made and not watch.look():
             time.sleep(_POLL_SECONDS)
     return Waited(jobs=watch.jobs, runs_here=runs)
-
-
-def run_path(run_id: str) -> str:
-    """Path of a run's page in Dagster's UI."""
-    return f"/runs/{run_id}"
 
 
 def fail_dead_runs(home: Path, instance: dg.DagsterInstance) -> list[str]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from geo_assets.coremachine.contract import (
-    ELEMENTS,
     Handler,
     JobExecutionContext,
     Stage,
@@ -65,7 +64,7 @@ class Binding:
     limits: TaskLimits
     tolerates_partial_failure: bool
     production: bool
-    """Whether an incomplete contract fails the command ``geo-assets contract``."""
+    """Whether the workflow is for production rather than for tests; shown by ``geo-assets jobs --types --json``."""
 
     # The seven elements
 
@@ -252,7 +251,7 @@ def bind(
     Args:
         workflow: a class with the seven elements; the aggregation may be missing.
         handlers: task type → handler; default: the class's own ``handlers``.
-        production: whether ``geo-assets contract`` fails when an element is missing.
+        production: whether it is for production rather than for tests.
         key_parameter: parameter that is the partition key, for a class that cannot say so itself.
 
     Raises:
@@ -340,6 +339,3 @@ def binding_for(registry: Registry, job_type: str) -> Binding:
     except KeyError:
         msg = f"Unknown job type: '{job_type}'. Available: {', '.join(sorted(registry))}"
         raise UnknownJobTypeError(msg) from None
-
-
-SEVEN_ELEMENTS = tuple(element.name for element in ELEMENTS)

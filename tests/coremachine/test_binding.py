@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from geo_assets.coremachine.binding import SEVEN_ELEMENTS, Binding, bind, binding_for, registry_of
-from geo_assets.coremachine.contract import TaskLimits, Workflow, WorkflowParameters
+from geo_assets.coremachine.binding import Binding, bind, binding_for, registry_of
+from geo_assets.coremachine.contract import ELEMENTS, TaskLimits, Workflow, WorkflowParameters
 from geo_assets.errors import BlobNotFoundError, ContractError, ParameterError, UnknownJobTypeError
 from geo_assets.jobs.hello_world import HelloWorld
 
@@ -117,7 +117,7 @@ def test_task_types_are_looked_up_as_the_original_did() -> None:
 
 
 def test_the_seven_elements_have_their_names() -> None:
-    assert SEVEN_ELEMENTS == (
+    assert tuple(element.name for element in ELEMENTS) == (
         "stages",
         "validate_job_parameters",
         "generate_job_id",
