@@ -13,6 +13,7 @@ from typing import Any, Literal
 from geo_assets.coremachine.contract import (
     Handler,
     JobExecutionContext,
+    Published,
     Stage,
     TaskLimits,
     Workflow,
@@ -209,6 +210,11 @@ class Binding:
         """Plain values worth showing on the partition."""
         metadata: dict[str, Any] = self._hook("materialization_metadata")(result)
         return metadata
+
+    def published(self, result: dict[str, Any]) -> tuple[Published, ...]:
+        """What a job with this result left in the stores."""
+        left: Iterable[Published] = self._hook("published")(result)
+        return tuple(left)
 
     def _answer(self, name: str, *arguments: Any) -> Any:
         try:

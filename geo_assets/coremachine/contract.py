@@ -206,6 +206,23 @@ class TaskLimits:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One thing a finished job left in a store: what ``geo-assets unpublish`` takes back."""
+
+    kind: Literal["blob", "item"]
+    collection: str
+    """What holds it: the blob's container, or the item's collection."""
+    name: str
+    """Its name in there: the blob's, or the item's id."""
+    version: str | None = None
+    """Of a blob, the ETag the job wrote; ``None``: not recorded, so whatever is there now counts as somebody else's."""
+    about: tuple[str, str] | None = None
+    """Of an item, the container and blob it describes; ``None``: not recorded, so the id alone says that it is ours."""
+    asset: str | None = None
+    """Asset whose partition of the same key it belongs to; ``None``: the job's own asset."""
+
+
 def normalise_task_type(task_type: str) -> str:
     """Lower case with underscores, as the original's registry looked task types up."""
     return task_type.lower().replace("-", "_")
@@ -382,6 +399,16 @@ class Workflow:
         """Plain values worth showing on the partition, beside the result itself."""
         del result
         return {}
+
+    @classmethod
+    def published(cls, result: dict[str, Any]) -> Sequence[Published]:
+        """What a job with this result left in the stores, in any order.
+
+        It is asked of every result on record, also of failed jobs and of older versions of the workflow: take nothing
+        for granted about ``result``.
+        """
+        del result
+        return ()
 
 
 def _explain(job_type: str, model: type[BaseModel], error: ValidationError) -> str:
