@@ -20,7 +20,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 
 from geo_assets.coremachine import dispatch, engine, events
 from geo_assets.coremachine.binding import Binding, Segment
-from geo_assets.coremachine.contract import JobStatus, OutcomeKind
+from geo_assets.coremachine.contract import EndedTask, JobStatus, OutcomeKind
 from geo_assets.coremachine.dispatch import WAVE_TAG
 from geo_assets.coremachine.ledger import Attempt, NewJob, Settlement
 from geo_assets.coremachine.machine import CoreMachine
@@ -28,6 +28,7 @@ from geo_assets.coremachine.materialization import outcome_table
 from geo_assets.coremachine.submission import prepare, source_version_or_none
 from geo_assets.coremachine.task_runner import TaskRunner, open_runner
 from geo_assets.errors import GeoAssetsError, ParameterError
+from geo_assets.redaction import redact
 from geo_assets.settings import Settings
 
 MACHINE = "core_machine"
@@ -296,7 +297,8 @@ def _conclude(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bin
     outcomes = _run_outcomes(machine, context.run_id, problems)
     refused = _tags(context).get(_REFUSED_TAG)
     unfinished = outcomes.get(JobStatus.PROCESSING.value, 0)
-    failing = bool(problems or refused or unfinished)
+    left_undone = _finish_run(context, machine, binding)
+    failing = bool(problems or refused or unfinished or left_undone)
     dispatch.emit_due(
         machine,
         context.instance,
@@ -312,7 +314,12 @@ def _conclude(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bin
         context.log.warning("skipped(busy): another run is at work on %s", skipped)
     if failing:
         raise dg.Failure(
-            description=_what_failed(problems, total=sum(outcomes.values()), unfinished=unfinished, refused=refused),
+            description=_what_failed(
+                problems,
+                total=sum(outcomes.values()),
+                unfinished=unfinished,
+                others=[text for text in (refused, left_undone) if text],
+            ),
             metadata={
                 "outcomes": dg.MetadataValue.md(outcome_table(outcomes)),
                 "failures": dg.MetadataValue.md(_failures_table(problems)),
@@ -334,7 +341,17 @@ def _run_outcomes(machine: CoreMachine, run_id: str, problems: Sequence[Attempt]
     return {name: count for name, count in outcomes.items() if count}
 
 
-def _what_failed(problems: Sequence[Attempt], *, total: int, unfinished: int, refused: str | None) -> str:
+def _finish_run(context: dg.OpExecutionContext, machine: CoreMachine, binding: Binding) -> str | None:
+    """Do what the workflow does once a run; what is wrong with it, in words."""
+    jobs = [attempt.parameters for attempt in machine.ledger.attempts_of_run(context.run_id)]
+    try:
+        binding.finish_run(jobs, machine.services)
+    except Exception as error:  # noqa: BLE001 - the jobs are done, whatever a workflow raises here
+        return redact(f"the jobs are done, but what is done once a run failed: {type(error).__name__}: {error}")
+    return None
+
+
+def _what_failed(problems: Sequence[Attempt], *, total: int, unfinished: int, others: Sequence[str]) -> str:
     """One sentence for the run's page: how many of how many, and the job that queues them again."""
     partly = [attempt for attempt in problems if attempt.status is JobStatus.COMPLETED_WITH_ERRORS]
     whole = len(problems) - len(partly)
@@ -345,8 +362,7 @@ def _what_failed(problems: Sequence[Attempt], *, total: int, unfinished: int, re
         parts.append(f"{failed} of {tasks} tasks failed in {len(partly)} of {total} jobs that are otherwise complete")
     if unfinished:
         parts.append(f"{unfinished} did not finish; the queue takes them up again")
-    if refused:
-        parts.append(refused)
+    parts += others
     if problems:
         parts.append("to queue them again, run the job retry_failed (or: geo-assets retry --failed)")
     return "; ".join(parts)
@@ -509,6 +525,12 @@ def scope_of(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bind
             context.log.error("%s: %s: %s", attempt.partition_key, attempt.outcome, attempt.reason)
         to_log = max(0, to_log - len(bad))
 
+    def on_tasks(ended: Sequence[EndedTask]) -> None:
+        news = [item for task in ended for item in binding.partition_news(task)]
+        dispatch.emit_news(
+            machine, context.instance, news, run_id=context.run_id, job_name=binding.job_type, step_key=step_key
+        )
+
     return engine.RunScope(
         ledger=machine.ledger,
         binding=binding,
@@ -517,6 +539,7 @@ def scope_of(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bind
         settings=machine.settings,
         on_settled=on_settled,
         log=context.log.info,
+        on_tasks=on_tasks,
     )
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from geo_assets.coremachine.contract import (
+    EndedTask,
     Handler,
     JobExecutionContext,
+    PartitionNews,
     Published,
     Stage,
     TaskLimits,
@@ -64,6 +66,7 @@ class Binding:
     execution: Literal["thread", "process"]
     limits: TaskLimits
     tolerates_partial_failure: bool
+    remembers: bool
     production: bool
     """Whether the workflow is for production rather than for tests; shown by ``geo-assets jobs --types --json``."""
 
@@ -211,6 +214,20 @@ class Binding:
         metadata: dict[str, Any] = self._hook("materialization_metadata")(result)
         return metadata
 
+    def materialization_description(self, result: dict[str, Any]) -> str:
+        """Markdown worth showing on the partition."""
+        text: str = self._hook("materialization_description")(result)
+        return text
+
+    def partition_news(self, task: EndedTask) -> tuple[PartitionNews, ...]:
+        """What an ended task means for partitions of other assets."""
+        news: Iterable[PartitionNews] = self._hook("partition_news")(task)
+        return tuple(news)
+
+    def finish_run(self, jobs: Sequence[Mapping[str, Any]], services: Mapping[str, Any]) -> None:
+        """What is done once a run."""
+        self._hook("finish_run")(jobs, services)
+
     def published(self, result: dict[str, Any]) -> tuple[Published, ...]:
         """What a job with this result left in the stores."""
         left: Iterable[Published] = self._hook("published")(result)
@@ -311,6 +328,7 @@ def bind(
         execution=execution,
         limits=limits,
         tolerates_partial_failure=bool(getattr(workflow, "tolerates_partial_failure", False)),
+        remembers=bool(getattr(workflow, "remembers", False)),
         production=production,
     )
 

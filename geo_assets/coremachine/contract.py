@@ -16,7 +16,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -24,12 +24,16 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from geo_assets.errors import ContractError, ParameterError
+from geo_assets.scratch import ScratchFolder
 
 Handler = Callable[..., Any]
 """A task handler: ``handler(params)`` or ``handler(params, context)``, returning a dict with ``success``."""
 
 SUBMIT_FIELDS = frozenset({"dataset_id", "resource_id", "version_id", "system", "use_service_bus"})
 """Fields the original's submit endpoint put into every job's parameters; accepted and dropped."""
+
+PICTURES = "pictures"
+"""Key of a result that holds small pictures; it is not shown as text."""
 
 
 class JobStatus(StrEnum):
@@ -174,7 +178,25 @@ class TaskContext(dict[str, Any]):
     Keys: ``job_id``, ``job_type``, ``task_id``, ``stage``, ``task_index``, ``attempt`` (1 on the first
     execution), ``services`` (the stores the run was given; empty in a worker process) and, only where the task of
     equal index in the stage before completed, ``predecessor_result``, what it returned.
+
+    In threads, and in stages that do not fan out, also ``scratch``, the job's own folder of temporary files; and, for
+    workflows that say ``remembers``, ``last_completed``.
     """
+
+    @property
+    def scratch(self) -> ScratchFolder | None:
+        """The job's folder for files that one stage leaves to the next; gone when the job ends."""
+        folder: ScratchFolder | None = self.get("scratch")
+        return folder
+
+    @property
+    def last_completed(self) -> Mapping[str, Any] | None:
+        """The job of this workflow that completed last on the same partition, whatever its parameters.
+
+        Keys: ``job_id``, ``parameters``, ``result`` and ``source_version``.
+        """
+        last: Mapping[str, Any] | None = self.get("last_completed")
+        return last
 
     @property
     def predecessor_result(self) -> dict[str, Any] | None:
@@ -204,6 +226,37 @@ class TaskLimits:
         return any(
             value is not None for value in (self.wall_seconds, self.cpu_seconds, self.memory_mb, self.file_size_mb)
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionNews:
+    """What a task says of a partition of another workflow's asset: materialized, or failed with the reason.
+
+    With the outcome ``unchanged`` or ``skipped`` the partition is materialized only if it never was.
+    """
+
+    asset: str
+    name: str
+    """Of the partition, as people write it."""
+    outcome: OutcomeKind
+    reason: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    """Markdown, pictures included."""
+    source_version: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedTask:
+    """A task that ended for good, as :meth:`Workflow.partition_news` gets it."""
+
+    task_type: str
+    parameters: Mapping[str, Any]
+    outcome: OutcomeKind
+    reason: str | None
+    """Why, in words, where it did not go well or nothing was done."""
+    result: Mapping[str, Any]
+    """What the handler returned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +343,8 @@ class Workflow:
     limits: ClassVar[TaskLimits] = TaskLimits()
     tolerates_partial_failure: ClassVar[bool] = False
     """Whether a job with some failed tasks ends ``completed_with_errors`` rather than ``failed``."""
+    remembers: ClassVar[bool] = False
+    """Whether handlers are told what the partition's last completed job returned (``context.last_completed``)."""
 
     @classmethod
     def validate_job_parameters(cls, params: dict[str, Any]) -> dict[str, Any]:
@@ -399,6 +454,23 @@ class Workflow:
         """Plain values worth showing on the partition, beside the result itself."""
         del result
         return {}
+
+    @classmethod
+    def materialization_description(cls, result: dict[str, Any]) -> str:
+        """Markdown below the sentence that describes a materialization; pictures show there without a click."""
+        del result
+        return ""
+
+    @classmethod
+    def partition_news(cls, task: EndedTask) -> Iterable[PartitionNews]:
+        """What an ended task means for partitions of other assets than the job's own."""
+        del task
+        return ()
+
+    @classmethod
+    def finish_run(cls, jobs: Sequence[Mapping[str, Any]], services: Mapping[str, Any]) -> None:
+        """Put right, once a run, what would be too dear to do once a job; ``jobs`` are the parameters of each."""
+        del jobs, services
 
     @classmethod
     def published(cls, result: dict[str, Any]) -> Sequence[Published]:

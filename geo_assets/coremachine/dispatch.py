@@ -15,10 +15,17 @@ import dagster as dg
 
 from geo_assets.coremachine import events
 from geo_assets.coremachine.binding import Binding
-from geo_assets.coremachine.contract import JobStatus, OutcomeKind
+from geo_assets.coremachine.contract import JobStatus, OutcomeKind, PartitionNews
+from geo_assets.coremachine.identity import encode_partition_key
 from geo_assets.coremachine.ledger import Attempt, Job, Wave
 from geo_assets.coremachine.machine import CoreMachine
-from geo_assets.coremachine.materialization import check_of, failure_of, materialization_of
+from geo_assets.coremachine.materialization import (
+    check_of,
+    failure_of,
+    failure_of_news,
+    materialization_of,
+    materialization_of_news,
+)
 
 WAVE_TAG = "geo_assets/wave"
 """Run tag with the wave id; also the sensor's run key."""
@@ -207,6 +214,49 @@ def emit(
     checked = [a for a in attempts if binding.tolerates_partial_failure or a.status is JobStatus.COMPLETED_WITH_ERRORS]
     events.report_checks(instance, **where, evaluations=[check_of(binding, attempt) for attempt in checked])
     machine.ledger.mark_emitted([attempt.attempt_id for attempt in attempts])
+
+
+def emit_news(
+    machine: CoreMachine,
+    instance: dg.DagsterInstance,
+    news: Sequence[PartitionNews],
+    *,
+    run_id: str,
+    job_name: str,
+    step_key: str,
+) -> None:
+    """Write what tasks said of partitions of other assets: materializations, or on red ones why they failed."""
+    by_asset: dict[str, list[PartitionNews]] = {}
+    for item in news:
+        by_asset.setdefault(item.asset, []).append(item)
+    where = {"run_id": run_id, "job_name": job_name, "step_key": step_key}
+    for asset, said in by_asset.items():
+        owner = next((binding for binding in machine.registry.values() if binding.asset == asset), None)
+        if owner is None:
+            continue  # a code location with only some of the workflows shows only their assets
+        good = _worth_writing(instance, asset, [item for item in said if item.outcome.is_good])
+        bad = [item for item in said if not item.outcome.is_good]
+        add_partitions(instance, owner, [encode_partition_key(item.name) for item in (*good, *bad)])
+        if good:
+            events.report_materializations(
+                instance, **where, materializations=[materialization_of_news(item) for item in good]
+            )
+        if bad:
+            # what was planned in a run that failed is shown red
+            keys = [encode_partition_key(item.name) for item in bad]
+            events.report_planned(instance, **where, asset=asset, partition_keys=keys)
+            events.report_observations(instance, **where, observations=[failure_of_news(item) for item in bad])
+
+
+def _worth_writing(
+    instance: dg.DagsterInstance, asset: str, news: Sequence[PartitionNews]
+) -> list[PartitionNews]:  # fmt: skip
+    """Without those for which nothing was done and whose partition is materialized already."""
+    quiet = (OutcomeKind.UNCHANGED, OutcomeKind.SKIPPED)
+    if all(item.outcome not in quiet for item in news):
+        return list(news)
+    shown = instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset))
+    return [item for item in news if item.outcome not in quiet or encode_partition_key(item.name) not in shown]
 
 
 def emit_failures(

@@ -16,12 +16,14 @@ import traceback as traceback_module
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
 
 from geo_assets.coremachine.binding import Binding, Segment
 from geo_assets.coremachine.contract import (
+    EndedTask,
     JobExecutionContext,
     JobStatus,
     OutcomeKind,
@@ -36,6 +38,7 @@ from geo_assets.coremachine.ledger import Attempt, Ledger, NewTask, Settlement, 
 from geo_assets.coremachine.task_runner import TaskCall, TaskOutcome, TaskRunner
 from geo_assets.errors import ContractError
 from geo_assets.redaction import redact
+from geo_assets.scratch import ScratchFolder
 from geo_assets.settings import Settings
 
 Settled = Sequence[tuple[Attempt, Settlement]]
@@ -47,6 +50,12 @@ _THREAD_WINDOW = 64
 _STOP_CHECK_SECONDS = 2.0
 _PROGRESS_SECONDS = 10.0
 _INSERT_BATCH = 5000
+_NEWS_SECONDS = 1.0
+"""Longest time an ended task is kept from ``on_tasks``, so that quick tasks are told of many at once."""
+
+
+def _tell_nobody(ended: Sequence[EndedTask]) -> None:
+    del ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +69,8 @@ class RunScope:
     settings: Settings
     on_settled: Callable[[Settled], None]
     log: Callable[[str], None]
+    on_tasks: Callable[[Sequence[EndedTask]], None] = _tell_nobody
+    """Told of tasks that ended for good, before the jobs they belong to are settled."""
 
 
 # --- stages ------------------------------------------------------------------------------------------------
@@ -167,6 +178,7 @@ class _Pending:
     attempt_id: str
     stage: int
     task_index: int
+    task_type: str
     call: TaskCall
     retry_count: int = 0
 
@@ -179,6 +191,18 @@ class _Pending:
 class _Finished:
     pending: _Pending
     outcome: TaskOutcome
+
+
+def _ended_task(finished: _Finished) -> EndedTask:
+    pending, outcome = finished.pending, finished.outcome
+    return EndedTask(
+        task_type=pending.task_type,
+        parameters=pending.call.params,
+        outcome=outcome.kind,
+        # what is wrong with an input in words, where the error may be a mere code
+        reason=outcome.reason or outcome.error,
+        result=outcome.result_data,
+    )
 
 
 class _Pump:
@@ -201,6 +225,8 @@ class _Pump:
         self._started = now
         self._done = 0
         self._bad = 0
+        self._untold: list[EndedTask] = []
+        self._next_news = now + _NEWS_SECONDS
 
     def stop(self, attempt_ids: set[str]) -> None:
         """Run no more tasks of these attempts; :meth:`step` reports them when nothing of theirs runs any more."""
@@ -208,6 +234,13 @@ class _Pump:
 
     def add(self, pending: _Pending) -> None:
         heapq.heappush(self._ready, (-pending.stage, next(self._order), pending))
+
+    def tell(self) -> None:
+        """Pass on the tasks that ended since the last time."""
+        untold, self._untold = self._untold, []
+        self._next_news = time.monotonic() + _NEWS_SECONDS
+        if untold:
+            self._scope.on_tasks(untold)
 
     def step(self) -> tuple[list[_Finished], set[str]]:
         """Run until something has finished.
@@ -274,7 +307,9 @@ class _Pump:
             updates.append(_task_update(pending, outcome, retry=retry))
         if updates:
             self._drop(self._scope.ledger.finish_tasks(self._scope.run_id, updates))
-        return [item for item in finished if item.pending.attempt_id not in self._stopped]
+        kept = [item for item in finished if item.pending.attempt_id not in self._stopped]
+        self._untold += [_ended_task(item) for item in kept]
+        return kept
 
     def _keep_alive(self) -> None:
         now = time.monotonic()
@@ -284,6 +319,8 @@ class _Pump:
         if now >= self._next_stop_check:
             self._drop(self._scope.ledger.stop_requested(self._scope.run_id, self._attempts()))
             self._next_stop_check = time.monotonic() + _STOP_CHECK_SECONDS
+        if now >= self._next_news:
+            self.tell()
         if now >= self._next_progress:
             self._next_progress = now + _PROGRESS_SECONDS
             rate = self._done / (now - self._started)
@@ -343,6 +380,7 @@ def _pending(
     task_type: str,
     parameters: Mapping[str, Any],
     predecessor: Mapping[str, Any] | None,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> _Pending:
     context = TaskContext(
         job_id=attempt.job_id,
@@ -352,6 +390,7 @@ def _pending(
         task_index=index,
         attempt=1,
         services=scope.services,
+        **more,
     )
     if predecessor is not None:
         context["predecessor_result"] = predecessor
@@ -361,7 +400,7 @@ def _pending(
         params=dict(parameters),
         context=context,
     )
-    return _Pending(attempt_id=attempt.attempt_id, stage=stage, task_index=index, call=call)
+    return _Pending(attempt_id=attempt.attempt_id, stage=stage, task_index=index, task_type=task_type, call=call)
 
 
 # --- jobs, depth first ----------------------------------------------------------------------------------------
@@ -379,6 +418,14 @@ class _JobState:
     """The same of the stage before; ``None`` at stage 1."""
     stage_results: dict[str, Any] = field(default_factory=dict)
     error: Exception | None = None
+    context: dict[str, Any] = field(default_factory=dict)
+    """What this job's handlers are given beyond what all are."""
+
+    def close(self) -> None:
+        """Give back what only handlers of this job used."""
+        scratch: ScratchFolder | None = self.context.get("scratch")
+        if scratch is not None:
+            scratch.close()
 
 
 def run_jobs(scope: RunScope, runner: TaskRunner, attempts: Sequence[Attempt], segment: Segment) -> None:
@@ -386,24 +433,31 @@ def run_jobs(scope: RunScope, runner: TaskRunner, attempts: Sequence[Attempt], s
 
     A job that reaches the end of the segment but not of its stages stays at work, its stage results written.
     """
-    chunk = _JobChunk(scope, runner, segment)
+    last = scope.ledger.last_completed(attempts) if scope.binding.remembers else {}
+    chunk = _JobChunk(scope, runner, segment, last)
     waiting = deque(attempts)
     window = _THREAD_WINDOW if scope.binding.execution == "thread" else runner.capacity + 1
     entering: list[_JobState] = []
-    while waiting or entering or chunk.active:
-        while waiting and len(chunk.active) < window:
-            entering.append(chunk.admit(waiting.popleft()))
-        # a stage without tasks, or one that cannot make them, is left at once
-        leaving = chunk.enter(entering) or chunk.wait()
-        entering = chunk.leave(leaving)
+    try:
+        while waiting or entering or chunk.active:
+            while waiting and len(chunk.active) < window:
+                entering.append(chunk.admit(waiting.popleft()))
+            # a stage without tasks, or one that cannot make them, is left at once
+            leaving = chunk.enter(entering) or chunk.wait()
+            entering = chunk.leave(leaving)
+    finally:
+        chunk.close()
 
 
 class _JobChunk:
     """The jobs of one chunk that are under way."""
 
-    def __init__(self, scope: RunScope, runner: TaskRunner, segment: Segment) -> None:
+    def __init__(
+        self, scope: RunScope, runner: TaskRunner, segment: Segment, last_completed: Mapping[str, Attempt]
+    ) -> None:
         self._scope = scope
         self._segment = segment
+        self._last_completed = last_completed
         self._pump = _Pump(scope, runner)
         self.active: dict[str, _JobState] = {}
 
@@ -411,6 +465,15 @@ class _JobChunk:
         state = _JobState(attempt=attempt, stage=self._segment.first, stage_results=dict(attempt.stage_results))
         if state.stage > 1:
             state.previous = completed_results(self._scope, attempt, state.stage - 1)
+        if self._scope.binding.execution == "thread":
+            state.context["scratch"] = ScratchFolder(self._scope.settings.scratch_path)
+        if (last := self._last_completed.get(attempt.attempt_id)) is not None:
+            state.context["last_completed"] = {
+                "job_id": last.job_id,
+                "parameters": last.parameters,
+                "result": last.result_data or {},
+                "source_version": last.source_version,
+            }
         self.active[attempt.attempt_id] = state
         return state
 
@@ -439,6 +502,7 @@ class _JobChunk:
                     task_type=definition.task_type,
                     parameters=definition.parameters,
                     predecessor=(state.previous or {}).get(index),
+                    more=state.context,
                 )
                 for index, definition in enumerate(definitions)
             )
@@ -491,7 +555,7 @@ class _JobChunk:
                 continue
             moved[state.attempt.attempt_id] = (state.stage + 1, state.stage_results)
             if state.stage == self._segment.last:
-                del self.active[state.attempt.attempt_id]
+                self._release(state.attempt.attempt_id)
                 continue
             state.previous, state.results = state.results, {}
             state.stage += 1
@@ -500,14 +564,26 @@ class _JobChunk:
         if moved:
             self._forget(self._scope.ledger.advance(self._scope.run_id, moved))
         if ended:
-            settle_jobs(self._scope, ended)
+            self._pump.tell()
             for item in ended:
-                self.active.pop(item.attempt.attempt_id, None)
+                self._release(item.attempt.attempt_id)
+            settle_jobs(self._scope, ended)
         return [state for state in entering if state.attempt.attempt_id in self.active]
+
+    def close(self) -> None:
+        """Pass on what is known, and give back what jobs that did not end held."""
+        for attempt_id in list(self.active):
+            self._release(attempt_id)
+        self._pump.tell()
+
+    def _release(self, attempt_id: str) -> _JobState:
+        state = self.active.pop(attempt_id)
+        state.close()
+        return state
 
     def _forget(self, attempt_ids: set[str]) -> None:
         """Cancel the jobs that were asked to stop; drop those that another run has taken over."""
-        gone = [self.active.pop(attempt_id) for attempt_id in sorted(attempt_ids) if attempt_id in self.active]
+        gone = [self._release(attempt_id) for attempt_id in sorted(attempt_ids) if attempt_id in self.active]
         where_they_stand = [
             replace(state.attempt, stage=state.stage, stage_results=dict(state.stage_results)) for state in gone
         ]
@@ -607,6 +683,7 @@ def run_tasks(scope: RunScope, runner: TaskRunner, spans: Sequence[TaskSpan], st
             left[item.pending.attempt_id] -= 1
             if left[item.pending.attempt_id] == 0:
                 del left[item.pending.attempt_id]
+    pump.tell()
 
 
 def end_fan_out(scope: RunScope, stage: int) -> None:

@@ -30,6 +30,7 @@ from geo_assets.coremachine.ledger_tables import (
     MATERIALIZATION_OWED,
     SCHEMA,
     attempts,
+    audit,
     jobs,
     sources_of,
     tasks,
@@ -108,6 +109,7 @@ class Job:
     created_at: datetime
     updated_at: datetime
     completed_at: datetime | None
+    withdrawn_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +145,7 @@ class Attempt:
     ended_at: datetime | None
     parameters: dict[str, Any]
     job_metadata: dict[str, Any]
+    withdrawn_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +254,34 @@ class Settlement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """The result of an attempt that counts: it ended, and what it left in the stores was not taken back."""
+
+    attempt_id: str
+    job_type: str
+    asset: str
+    partition_key: str
+    result_data: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditEntry:
+    """A row of ``audit``: who did what to a partition, and what became of each thing."""
+
+    audit_id: str
+    action: str
+    who: str
+    asset: str
+    partition_key: str
+    inventory: list[dict[str, Any]]
+    """One object a thing, with its ``outcome``; before the action has ended, what was found."""
+    complete: bool
+    """Whether nothing remains to be done; ``False`` also where the process was killed."""
+    started_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskCounts:
     """Tasks of one attempt by status."""
 
@@ -325,8 +356,8 @@ class Ledger:
     def submit(self, new_jobs: Sequence[NewJob]) -> list[Submitted]:
         """Record jobs and queue an attempt for each that needs one; one answer a job, in order.
 
-        A job whose last attempt ended well is answered from the record if the source version is the same and the
-        answer is not too old; one that waits, or is at work on the same source version, is left alone; anything
+        A job whose last attempt ended well is answered from the record if the source version is the same, the answer
+        is not too old and what it published was not taken back; one that waits, or is at work on the same source version, is left alone; anything
         else (failed, cancelled, changed source, ``force``) gets a new attempt.  What waits reads the source when it
         starts, so it takes over the newest source version; asked for more urgently, it leaves its place in a bulk
         wave that no run has begun.
@@ -1263,6 +1294,7 @@ class Ledger:
                             # one that had nothing to do was either written itself or came after one that was
                             attempts.c.event_emitted,
                             attempts.c.status.in_([JobStatus.COMPLETED.value, JobStatus.COMPLETED_WITH_ERRORS.value]),
+                            attempts.c.withdrawn_at.is_(None),
                         )
                         .distinct()
                     ).scalars()
@@ -1270,6 +1302,125 @@ class Ledger:
             return found
 
         return self._read(query)
+
+    # --- taking back --------------------------------------------------------------------------------------
+
+    def attempts_of_partitions(self, assets: Sequence[str], partition_keys: Sequence[str]) -> list[Attempt]:
+        """Every attempt of these assets for these partitions, oldest first."""
+
+        def query(c: Connection) -> list[Attempt]:
+            found: list[Attempt] = []
+            for chunk in _chunks(partition_keys, _IN_LIMIT):
+                found += self._attempts_where(c, attempts.c.asset.in_(assets), attempts.c.partition_key.in_(chunk))
+            return sorted(found, key=lambda attempt: attempt.attempt_id)
+
+        return self._read(query)
+
+    def recorded_results(self, job_types: Sequence[str], *, containing: Sequence[str] = ()) -> Iterator[Recorded]:
+        """Results of attempts whose publications stand, read 1,000 at a time.
+
+        Args:
+            job_types: of these workflows.
+            containing: only results whose text has one of these, which are to be letters and digits (any case).
+        """
+        page = 1000
+        columns = [attempts.c[name] for name in Recorded.__dataclass_fields__]
+        text = sa.cast(attempts.c.result_data, sa.Text)
+        conditions = [
+            attempts.c.job_type.in_(job_types),
+            attempts.c.result_data.is_not(None),
+            attempts.c.withdrawn_at.is_(None),
+        ]
+        if containing:
+            conditions.append(sa.or_(*(text.icontains(word, autoescape=True) for word in containing)))
+        base = sa.select(*columns).where(*conditions).order_by(attempts.c.attempt_id).limit(page)
+        after = ""
+        while True:
+            query = base.where(attempts.c.attempt_id > after)
+            rows = self._read(lambda c, q=query: [Recorded(**row._mapping) for row in c.execute(q)])  # type: ignore[misc]  # noqa: SLF001
+            yield from rows
+            if len(rows) < page:
+                return
+            after = rows[-1].attempt_id
+
+    def audit(
+        self, action: str, *, who: str, asset: str, inventories: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> dict[str, str]:
+        """Record that somebody begins to do something to partitions; :meth:`audit_ended` says how it ended.
+
+        Args:
+            action: such as ``unpublish``.
+            who: the person or program.
+            asset: whose partitions.
+            inventories: partition key → one JSON object a thing, as it was found.
+
+        Returns:
+            Partition key → id of the new row.
+        """
+        now = _now()
+        ids = {partition_key: _new_id() for partition_key in inventories}
+        rows = [
+            {
+                "audit_id": audit_id,
+                "action": action,
+                "who": who,
+                "asset": asset,
+                "partition_key": partition_key,
+                "inventory": [dict(thing) for thing in inventories[partition_key]],
+                "complete": False,
+                "started_at": now,
+            }
+            for partition_key, audit_id in ids.items()
+        ]
+
+        def work(c: Connection) -> None:
+            insert = sqlite.insert if c.dialect.name == "sqlite" else postgresql.insert
+            for chunk in _chunks(rows, _IN_LIMIT):
+                c.execute(insert(audit).on_conflict_do_nothing(), list(chunk))
+
+        if rows:
+            self._write(work)
+        return ids
+
+    def audit_ended(
+        self, audit_id: str, *, inventory: Sequence[Mapping[str, Any]], withdraw: Sequence[str] | None = None
+    ) -> None:
+        """Record what became of each thing; with ``withdraw`` nothing remains, and these attempts no longer count.
+
+        An attempt that was withdrawn answers no submission, materializes nothing any more, and owes no event.
+        """
+
+        def work(c: Connection) -> None:
+            now = _now()
+            for chunk in _chunks(withdraw or (), _IN_LIMIT):
+                c.execute(
+                    attempts.update()
+                    .where(attempts.c.attempt_id.in_(chunk), attempts.c.withdrawn_at.is_(None))
+                    .values(withdrawn_at=now, event_emitted=True)
+                )
+            self._mirror(c, withdraw or (), {"withdrawn_at": now})
+            c.execute(
+                audit.update()
+                .where(audit.c.audit_id == audit_id)
+                .values(
+                    inventory=[dict(thing) for thing in inventory], complete=withdraw is not None, ended_at=now
+                )
+            )
+
+        self._write(work)
+
+    def audits(
+        self, *, asset: str | None = None, partition_key: str | None = None, limit: int | None = 100
+    ) -> list[AuditEntry]:
+        """What was done to partitions, newest first."""
+        query = audit.select().order_by(audit.c.audit_id.desc())
+        if asset is not None:
+            query = query.where(audit.c.asset == asset)
+        if partition_key is not None:
+            query = query.where(audit.c.partition_key == partition_key)
+        if limit is not None:
+            query = query.limit(limit)
+        return self._read(lambda c: [AuditEntry(**row._mapping) for row in c.execute(query)])  # noqa: SLF001
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -1315,6 +1466,29 @@ class Ledger:
             return _job(row) if row is not None else None
 
         return self._read(query)
+
+    def last_completed(self, current: Sequence[Attempt]) -> dict[str, Attempt]:
+        """The completed attempt before each of these, of the same workflow and partition; by the later one's id."""
+
+        def query(c: Connection) -> dict[tuple[str, str, str], Attempt]:
+            found: dict[tuple[str, str, str], Attempt] = {}
+            for chunk in _chunks(sorted({attempt.partition_key for attempt in current}), _IN_LIMIT):
+                latest = (
+                    sa.select(sa.func.max(attempts.c.attempt_id))  # sorts by the time of its submission
+                    .where(
+                        attempts.c.asset.in_(sorted({attempt.asset for attempt in current})),
+                        attempts.c.partition_key.in_(chunk),
+                        attempts.c.status == JobStatus.COMPLETED.value,
+                    )
+                    .group_by(attempts.c.asset, attempts.c.partition_key, attempts.c.job_type)
+                )
+                for attempt in self._attempts_where(c, attempts.c.attempt_id.in_(latest)):
+                    found[attempt.asset, attempt.partition_key, attempt.job_type] = attempt
+            return found
+
+        known = self._read(query)
+        keys = {attempt.attempt_id: (attempt.asset, attempt.partition_key, attempt.job_type) for attempt in current}
+        return {attempt_id: known[key] for attempt_id, key in keys.items() if key in known}
 
     def jobs(self, which: JobFilter | None = None, *, limit: int | None = 100) -> list[Job]:
         """Jobs that match, newest first."""
@@ -1598,6 +1772,7 @@ def _job_row(new: NewJob, job: Job | None, attempt_id: str, number: int, now: da
         "run_id": None,
         "created_at": now,
         "updated_at": now,
+        "withdrawn_at": None,
     }
 
 
@@ -1633,6 +1808,8 @@ def _decide(new: NewJob, job: Job | None, active: Sequence[Attempt], now: dateti
         same = at_work.source_version == new.source_version and not new.force
         return Decision.IN_PROGRESS if same else Decision.REQUEUED
     if new.force or job.status is not JobStatus.COMPLETED or job.source_version != new.source_version:
+        return Decision.REQUEUED
+    if job.withdrawn_at is not None:
         return Decision.REQUEUED
     if new.max_age_seconds is not None and job.completed_at is not None:
         age = (now - job.completed_at).total_seconds()

@@ -11,7 +11,8 @@ from typing import Any
 import dagster as dg
 
 from geo_assets.coremachine.binding import Binding
-from geo_assets.coremachine.contract import JobStatus, Markdown, OutcomeKind
+from geo_assets.coremachine.contract import PICTURES, JobStatus, Markdown, OutcomeKind, PartitionNews
+from geo_assets.coremachine.identity import encode_partition_key
 from geo_assets.coremachine.ledger import Attempt
 from geo_assets.redaction import redact
 
@@ -25,22 +26,23 @@ _RESULT_LIMIT = 8000
 def materialization_of(binding: Binding, attempt: Attempt) -> dg.AssetMaterialization:
     """The materialization of a finished attempt, with the job id, outcome, counts and result."""
     result = attempt.result_data or {}
-    metadata: dict[str, Any] = {
-        "geo/outcome": attempt.outcome.value if attempt.outcome else "",
-        "geo/job_id": attempt.job_id,
-        "geo/job_type": attempt.job_type,
-        "geo/attempt": attempt.number,
-        "geo/status": attempt.status.value,
-    }
+    metadata: dict[str, Any] = {"geo/outcome": attempt.outcome.value if attempt.outcome else ""}
     if attempt.reason:
         metadata["geo/reason"] = attempt.reason
+    # what people came for, then how it came about
+    metadata.update(_own_metadata(binding, result))
+    metadata |= {
+        "geo/status": attempt.status.value,
+        "geo/job_type": attempt.job_type,
+        "geo/job_id": attempt.job_id,
+        "geo/attempt": attempt.number,
+    }
     if attempt.source_version:
         metadata["geo/source_version"] = attempt.source_version
     if attempt.started_at and attempt.ended_at:
         metadata["geo/duration_seconds"] = round((attempt.ended_at - attempt.started_at).total_seconds(), 3)
     if attempt.stage_results:
         metadata["geo/stages"] = _stages_table(attempt.stage_results)
-    metadata.update(_own_metadata(binding, result))
     metadata["geo/result"] = _result_value(result, attempt.job_id)
     tags = {"geo_assets/job_type": attempt.job_type}
     if attempt.source_version:
@@ -48,7 +50,7 @@ def materialization_of(binding: Binding, attempt: Attempt) -> dg.AssetMaterializ
     return dg.AssetMaterialization(
         asset_key=dg.AssetKey.from_user_string(binding.asset),
         partition=attempt.partition_key,
-        description=_sentence(attempt),
+        description=_description(binding, attempt, result),
         metadata=metadata,
         tags=tags,
     )
@@ -57,10 +59,50 @@ def materialization_of(binding: Binding, attempt: Attempt) -> dg.AssetMaterializ
 def _own_metadata(binding: Binding, result: dict[str, Any]) -> dict[str, Any]:
     """What the workflow shows of its result; a value that cannot be shown is named, as it must not lose the result."""
     try:
-        own = binding.materialization_metadata(result)
-        return {name if "/" in name else f"geo/{name}": metadata_value(value) for name, value in own.items()}
+        return _named_values(binding.materialization_metadata(result))
     except Exception as error:  # noqa: BLE001 - whatever a workflow raises here
         return {"geo/metadata_problem": redact(f"{type(error).__name__}: {error}")}
+
+
+def _named_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name if "/" in name else f"geo/{name}": metadata_value(value) for name, value in values.items()}
+
+
+def _description(binding: Binding, attempt: Attempt, result: dict[str, Any]) -> str:
+    """A sentence, and below it what the workflow wants seen at once."""
+    sentence = _sentence(attempt)
+    try:
+        more = binding.materialization_description(result)
+    except Exception as error:  # noqa: BLE001 - whatever a workflow raises here must not lose the result
+        more = redact(f"its pictures cannot be shown: {type(error).__name__}: {error}")
+    return f"{sentence}\n\n{more}" if more else sentence
+
+
+def materialization_of_news(news: PartitionNews) -> dg.AssetMaterialization:
+    """The materialization that a task of another workflow brought about."""
+    tags = {} if news.source_version is None else {"dagster/data_version": news.source_version}
+    metadata = {"geo/outcome": news.outcome.value, **_named_values(news.metadata)}
+    return dg.AssetMaterialization(
+        asset_key=dg.AssetKey.from_user_string(news.asset),
+        partition=encode_partition_key(news.name),
+        description=news.description or news.outcome.value,
+        metadata=metadata,
+        tags=tags,
+    )
+
+
+def failure_of_news(news: PartitionNews) -> dg.AssetObservation:
+    """What a partition shows that a task of another workflow could not materialize."""
+    return dg.AssetObservation(
+        asset_key=dg.AssetKey.from_user_string(news.asset),
+        partition=encode_partition_key(news.name),
+        description=news.outcome.value,
+        metadata={
+            "geo/outcome": news.outcome.value,
+            "geo/reason": news.reason or "no reason was given",
+            **_named_values(news.metadata),
+        },
+    )
 
 
 def failure_of(binding: Binding, attempt: Attempt) -> dg.AssetObservation:
@@ -175,7 +217,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
 
 
 def _result_value(result: Mapping[str, Any], job_id: str) -> dg.MetadataValue[Any]:
-    text = json.dumps(result)
+    shown = {name: value for name, value in result.items() if name != PICTURES}
+    text = json.dumps(shown)
     if len(text) > _RESULT_LIMIT:
         return dg.MetadataValue.text(f"{len(text):,} characters; see: geo-assets status {job_id[:12]} --json")
-    return dg.MetadataValue.json(dict(result))
+    return dg.MetadataValue.json(shown)
