@@ -4,14 +4,14 @@ What belongs here: its parameters, stage, task, handler and aggregation.  What d
 (``geo_assets.raster.validate``).
 
 **The division of labour.**  :func:`validate_raster` runs in a thread of the run's process, where the blob store is. It
-copies the blob to a private file and gives the path to the sandbox, which runs
+copies the blob to the job's scratch folder and gives the path to the sandbox, which runs
 :func:`~geo_assets.raster.validate.validate_raster_file` in a worker process under limits, without credentials; nothing
 in this module opens the file.
 
 Against the original, on purpose: see the section ``validate_raster_job`` of ``docs/decisions.md``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
@@ -19,7 +19,6 @@ from pydantic import Field, field_validator, model_validator
 from geo_assets.coremachine.contract import (
     Handler,
     JobExecutionContext,
-    OutcomeKind,
     TaskContext,
     Workflow,
     WorkflowParameters,
@@ -27,16 +26,23 @@ from geo_assets.coremachine.contract import (
 from geo_assets.coremachine.identity import task_id
 from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.coremachine.task_outcome import TaskOutcome
-from geo_assets.errors import ParameterError, RasterRefusedError, UnsupportedNameError
-from geo_assets.jobs.container_parameters import check_container
-from geo_assets.settings import Settings, get_settings
-from geo_assets.stores.blobs import BlobStore, check_blob_name
+from geo_assets.errors import ParameterError, RasterRefusedError
+from geo_assets.jobs.raster_blobs import (
+    blob_of_partition,
+    check_blob,
+    check_optional_container,
+    container_of,
+    failed,
+    invalid,
+    raster_keys_with_prefix,
+    scratch_of,
+    sentence_of,
+)
+from geo_assets.settings import Settings
 
 __all__ = [
     "RasterParameters",
     "ValidateRasterJob",
-    "blob_of_partition",
-    "raster_keys_with_prefix",
     "raster_metadata",
     "validate_raster",
     "validation_parameters",
@@ -44,8 +50,6 @@ __all__ = [
 
 RASTER_TYPES = ("auto", "rgb", "rgba", "dem", "categorical", "multispectral", "nir", "grayscale", "continuous")
 """As ``geo_assets.raster.validate.RASTER_TYPE_PARAMETERS``, which brings GDAL along; a test compares the two."""
-_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".img", ".ntf", ".nitf", ".nc", ".h5", ".hdf5",
-             ".asc", ".hgt")  # fmt: skip
 
 
 class RasterParameters(WorkflowParameters):
@@ -79,23 +83,12 @@ class RasterParameters(WorkflowParameters):
     @field_validator("blob_name", mode="plain")
     @classmethod
     def _check_blob(cls, value: Any) -> str:
-        if not isinstance(value, str) or not value.strip():
-            raise ValueError("blob_name must be a non-empty string")
-        if value.startswith("/vsi") or "://" in value:
-            raise ValueError("blob_name is the name of a blob in its container, not an address or a GDAL path")
-        try:
-            return check_blob_name(value.strip())
-        except UnsupportedNameError as error:
-            raise ValueError(f"blob_name cannot be used: {error}") from None
+        return check_blob(value)
 
     @field_validator("container_name", mode="plain")
     @classmethod
     def _check_container(cls, value: Any) -> str | None:
-        if value is None:
-            return None
-        if not isinstance(value, str) or not value.strip():
-            raise ValueError("container_name must be a non-empty string")
-        return check_container(value.strip())
+        return check_optional_container(value)
 
     @field_validator("input_crs", mode="plain")
     @classmethod
@@ -138,7 +131,7 @@ def validation_parameters(job_params: Mapping[str, Any]) -> dict[str, Any]:
     """The validate task's parameters from those of a job: the container named, and no address of the blob."""
     return {
         "blob_name": job_params["blob_name"],
-        "container_name": job_params.get("container_name") or get_settings().bronze_container,
+        "container_name": container_of(job_params),
         "input_crs": job_params.get("input_crs"),
         "raster_type": job_params.get("raster_type", "auto"),
         "strict_mode": job_params.get("strict_mode", False),
@@ -150,7 +143,7 @@ def validate_raster(params: dict[str, Any], context: Mapping[str, Any]) -> dict[
     """Fetch the blob, have it judged in the sandbox, and return the verdict.
 
     Raises:
-        BlobNotFoundError, TransientError: as :func:`~geo_assets.raster.local_copy.local_copy`.
+        BlobNotFoundError, TransientError: as :func:`~geo_assets.raster.local_copy.fetch`.
     """
     if params.get("_skip_validation"):
         return {
@@ -162,28 +155,32 @@ def validate_raster(params: dict[str, Any], context: Mapping[str, Any]) -> dict[
             },
         }
     # here and not above: GDAL is loaded where a raster is at work, not wherever the registry is
-    from geo_assets.raster.local_copy import local_copy  # noqa: PLC0415
+    from geo_assets.raster.local_copy import fetch  # noqa: PLC0415
     from geo_assets.raster.open import RasterBudget  # noqa: PLC0415
     from geo_assets.raster.validate import validate_raster_file  # noqa: PLC0415
 
     services = TaskContext(context).services
-    blobs: BlobStore = services["blobs"]
     settings: Settings = services["settings"]
     sandbox: Sandbox = services["sandbox"]
     container, name = params["container_name"], params["blob_name"]
     where = {"source_blob": name, "container_name": container}
-    try:
-        with local_copy(
-            blobs, container, name, scratch=settings.scratch_path, reserve_bytes=settings.disk_reserve_mb << 20
-        ) as copy:
-            request = {key: params.get(key) for key in ("input_crs", "raster_type", "strict_mode")}
-            budget = RasterBudget.from_settings(settings).as_dict()
-            request |= {"path": str(copy.path), "name": name, "budget": budget}
-            outcome = sandbox.call(validate_raster_file, request)
-            where |= {"source_etag": copy.properties.etag, "source_sha256": copy.sha256}
-    except RasterRefusedError as error:
-        message = str(error)
-        return _invalid("FILE_UNREADABLE", message, {"valid": False, **where, "warnings": []})
+    with scratch_of(context, settings) as scratch:
+        try:
+            copy = fetch(
+                services["blobs"], container, name, folder=lambda: scratch.path,
+                reserve_bytes=settings.disk_reserve_mb << 20,
+            )  # fmt: skip
+        except RasterRefusedError as error:
+            return invalid("FILE_UNREADABLE", str(error), {"valid": False, **where, "warnings": []})
+        where |= {
+            "source_etag": copy.properties.etag,
+            "source_sha256": copy.sha256,
+            "source_modified": copy.properties.last_modified.isoformat(),
+            "local_copy": copy.path.name,
+        }
+        request = {key: params.get(key) for key in ("input_crs", "raster_type", "strict_mode")}
+        request |= {"path": str(copy.path), "name": name, "budget": RasterBudget.from_settings(settings).as_dict()}
+        outcome = sandbox.call(validate_raster_file, request)
     return handler_return(outcome, where)
 
 
@@ -198,42 +195,12 @@ def handler_return(outcome: TaskOutcome, where: Mapping[str, Any]) -> dict[str, 
         head = {"valid": found.get("valid", False)}
         answer = {**data, "result": {**head, **where, **{k: v for k, v in found.items() if k != "valid"}}}
         return answer if outcome.traceback is None else {**answer, "traceback": outcome.traceback}
-    message = outcome.error or outcome.reason or "the worker process gave no answer"
-    return {
-        "success": False,
-        "outcome": OutcomeKind.FAILED.value,
-        "error": f"VALIDATION_ERROR: {message}",
-        "message": message,
-        "transient": outcome.transient,
-        "result": {"valid": False, **where, "warnings": []},
-    }
-
-
-def _invalid(code: str, message: str, result: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "success": False,
-        "outcome": OutcomeKind.INVALID.value,
-        "error": code,
-        "message": message,
-        "reason": f"{code}: {message}",
-        "result": result,
-    }
-
-
-def blob_of_partition(name: str) -> dict[str, Any] | None:
-    """Container and blob of a partition ``container/blob``; ``None`` where it names no blob."""
-    container, _, blob = name.partition("/")
-    return {"container_name": container, "blob_name": blob} if blob else None
-
-
-def raster_keys_with_prefix(blobs: BlobStore, prefix: str) -> Iterator[str]:
-    """Names ``container/blob`` of blobs that look like rasters and whose name starts with ``container/prefix``."""
-    container, _, start = prefix.partition("/")
-    for batch in blobs.list_blobs(container, start):
-        problems = batch.column("problem").to_pylist()
-        for name, problem in zip(batch.column("name").to_pylist(), problems, strict=True):
-            if problem is None and name is not None and name.lower().endswith(_SUFFIXES):
-                yield f"{container}/{name}"
+    return failed(
+        "VALIDATION_ERROR",
+        sentence_of(outcome),
+        {"valid": False, **where, "warnings": []},
+        transient=outcome.transient,
+    )
 
 
 def raster_metadata(validation: Mapping[str, Any]) -> dict[str, Any]:
@@ -333,7 +300,7 @@ class ValidateRasterJob(Workflow):
         head = {
             "job_type": cls.job_type,
             "blob_name": context.parameters.get("blob_name"),
-            "container_name": context.parameters.get("container_name") or get_settings().bronze_container,
+            "container_name": container_of(context.parameters),
         }
         if not context.task_results:
             return {**head, "validation_status": "failed", "error": "No task results found"}
@@ -359,7 +326,7 @@ class ValidateRasterJob(Workflow):
     def partition_name(cls, params: Mapping[str, Any], job_id: str) -> str:
         """``container/blob``."""
         del job_id
-        return f"{params.get('container_name') or get_settings().bronze_container}/{params['blob_name']}"
+        return f"{container_of(params)}/{params['blob_name']}"
 
     @classmethod
     def parameters_for_partition(cls, partition_key: str) -> dict[str, Any] | None:
@@ -373,8 +340,7 @@ class ValidateRasterJob(Workflow):
         Raises:
             BlobNotFoundError, ContainerNotFoundError: there is nothing to validate.
         """
-        container = params.get("container_name") or get_settings().bronze_container
-        etag: str = services["blobs"].head(container, params["blob_name"]).etag
+        etag: str = services["blobs"].head(container_of(params), params["blob_name"]).etag
         return etag
 
     @classmethod

@@ -6,10 +6,10 @@ What belongs here: what is inside a raster file, as a plain library on local fil
 
 **The division of labour.**  A file that someone uploaded is opened in a worker process under limits, without
 credentials, and nowhere else.  So a handler of a raster workflow runs in the run's process, where the stores are: it
-fetches the blob with :func:`~geo_assets.raster.local_copy.local_copy` into a private folder and hands the path to
+fetches the blob with :func:`~geo_assets.raster.local_copy.fetch` into a private folder and hands the path to
 ``services["sandbox"].call(function, params)``.  The function lies here, takes and returns plain dicts, and opens the
 path with :func:`~geo_assets.raster.open.open_raster`.  Nothing here may be called on an uploaded file by code that
-runs in the run's process, except ``local_copy`` and :func:`~geo_assets.raster.formats.sniff`, which only look at
+runs in the run's process, except ``fetch`` and :func:`~geo_assets.raster.formats.sniff`, which only look at
 bytes.
 
 - ``formats``: which driver a file is for, by its first bytes; what GDAL does not notice about a file.

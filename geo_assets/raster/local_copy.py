@@ -6,9 +6,7 @@ What does not: opening it (``open``), which happens in a worker process.
 
 import hashlib
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +14,7 @@ from geo_assets.errors import DiskFullError, RasterRefusedError, SourceChangedEr
 from geo_assets.raster.formats import SNIFFED_BYTES, sniff
 from geo_assets.stores.blobs import BlobProperties, BlobStore
 
-__all__ = ["LocalCopy", "local_copy", "require_room"]
+__all__ = ["LocalCopy", "fetch", "require_room"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +22,20 @@ class LocalCopy:
     """A whole, verified copy of one version of a blob."""
 
     path: Path
-    folder: Path
-    """The private folder it lies in, for results of the same task; removed with it."""
     properties: BlobProperties
     sha256: str
 
 
-@contextmanager
-def local_copy(
-    blobs: BlobStore, container: str, name: str, *, scratch: Path, reserve_bytes: int, room_factor: float = 1.0
-) -> Iterator[LocalCopy]:
-    """Copy a blob into a folder of its own below ``scratch``; the folder is removed at the end.
+def fetch(
+    blobs: BlobStore,
+    container: str,
+    name: str,
+    *,
+    folder: Callable[[], Path],
+    reserve_bytes: int,
+    room_factor: float = 1.0,
+) -> LocalCopy:
+    """Copy a blob into a private folder and prove the copy.
 
     Only bytes are looked at here: the file gets a neutral name with the suffix of its format, so that no driver takes
     anything from the name but the position of SRTM heights.
@@ -43,7 +44,7 @@ def local_copy(
         blobs: the store.
         container: container of the blob.
         name: name of the blob.
-        scratch: folder of temporary files.
+        folder: gives the folder, absolute; asked only when there is something to copy.
         reserve_bytes: what must stay free on its disk.
         room_factor: how many times the blob's size is needed, results included.
 
@@ -60,21 +61,21 @@ def local_copy(
         form = sniff(head, size=properties.size, name=name)
     except RasterRefusedError as error:
         raise RasterRefusedError(f"{what}: {error}") from None
-    require_room(scratch, int(properties.size * room_factor), reserve_bytes=reserve_bytes, what=what)
-    with tempfile.TemporaryDirectory(prefix="raster-", dir=scratch, ignore_cleanup_errors=True) as folder:
-        stem = PurePosixPath(name).name[:7].upper() if form.driver == "SRTMHGT" else "raster"
-        path = Path(folder).resolve() / f"{stem}{form.suffix}"
-        checksum = hashlib.sha256()
-        copied = 0
-        with path.open("xb") as file:
-            for part in blobs.open_stream(container, name):
-                file.write(part)
-                checksum.update(part)
-                copied += len(part)
-        after = blobs.head(container, name)
-        if copied != properties.size or after.etag != properties.etag:
-            raise SourceChangedError(f"{what} was replaced while it was being copied; run the job again")
-        yield LocalCopy(path=path, folder=path.parent, properties=properties, sha256=checksum.hexdigest())
+    where = folder()
+    require_room(where, int(properties.size * room_factor), reserve_bytes=reserve_bytes, what=what)
+    stem = PurePosixPath(name).name[:7].upper() if form.driver == "SRTMHGT" else "raster"
+    path = where / f"{stem}{form.suffix}"
+    checksum = hashlib.sha256()
+    copied = 0
+    with path.open("wb") as file:
+        for part in blobs.open_stream(container, name):
+            file.write(part)
+            checksum.update(part)
+            copied += len(part)
+    after = blobs.head(container, name)
+    if copied != properties.size or after.etag != properties.etag:
+        raise SourceChangedError(f"{what} was replaced while it was being copied; run the job again")
+    return LocalCopy(path=path, properties=properties, sha256=checksum.hexdigest())
 
 
 def require_room(folder: Path, needed: int, *, reserve_bytes: int, what: str) -> None:
