@@ -357,10 +357,10 @@ class Ledger:
         """Record jobs and queue an attempt for each that needs one; one answer a job, in order.
 
         A job whose last attempt ended well is answered from the record if the source version is the same, the answer
-        is not too old and what it published was not taken back; one that waits, or is at work on the same source version, is left alone; anything
-        else (failed, cancelled, changed source, ``force``) gets a new attempt.  What waits reads the source when it
-        starts, so it takes over the newest source version; asked for more urgently, it leaves its place in a bulk
-        wave that no run has begun.
+        is not too old and what it published was not taken back; one that waits, or is at work on the same source
+        version, is left alone; anything else (failed, cancelled, changed source, ``force``) gets a new attempt.  What
+        waits reads the source when it starts, so it takes over the newest source version; asked for more urgently, it
+        leaves its place in a bulk wave that no run has begun.
         """
         answers: list[Submitted] = []
         for chunk in _chunks(new_jobs, _IN_LIMIT):
@@ -1402,9 +1402,7 @@ class Ledger:
             c.execute(
                 audit.update()
                 .where(audit.c.audit_id == audit_id)
-                .values(
-                    inventory=[dict(thing) for thing in inventory], complete=withdraw is not None, ended_at=now
-                )
+                .values(inventory=[dict(thing) for thing in inventory], complete=withdraw is not None, ended_at=now)
             )
 
         self._write(work)
@@ -1479,6 +1477,7 @@ class Ledger:
                         attempts.c.asset.in_(sorted({attempt.asset for attempt in current})),
                         attempts.c.partition_key.in_(chunk),
                         attempts.c.status == JobStatus.COMPLETED.value,
+                        attempts.c.withdrawn_at.is_(None),
                     )
                     .group_by(attempts.c.asset, attempts.c.partition_key, attempts.c.job_type)
                 )
@@ -1807,9 +1806,8 @@ def _decide(new: NewJob, job: Job | None, active: Sequence[Attempt], now: dateti
     if at_work is not None:
         same = at_work.source_version == new.source_version and not new.force
         return Decision.IN_PROGRESS if same else Decision.REQUEUED
-    if new.force or job.status is not JobStatus.COMPLETED or job.source_version != new.source_version:
-        return Decision.REQUEUED
-    if job.withdrawn_at is not None:
+    stands = job.status is JobStatus.COMPLETED and job.withdrawn_at is None
+    if new.force or not stands or job.source_version != new.source_version:
         return Decision.REQUEUED
     if new.max_age_seconds is not None and job.completed_at is not None:
         age = (now - job.completed_at).total_seconds()

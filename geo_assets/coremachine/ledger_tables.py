@@ -113,6 +113,7 @@ jobs = sa.Table(
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
     sa.Column("completed_at", UtcDateTime),
+    sa.Column("withdrawn_at", UtcDateTime),
     sa.Index("ix_jobs_id", "job_id"),
     sa.Index("ix_jobs_status", "status"),
     sa.Index("ix_jobs_created", "created_at"),
@@ -156,6 +157,7 @@ attempts = sa.Table(
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("started_at", UtcDateTime),
     sa.Column("ended_at", UtcDateTime),
+    sa.Column("withdrawn_at", UtcDateTime),
     sa.Index("ix_attempts_job", "job_type", "job_id", "number"),
     sa.Index("ix_attempts_queue", "status", "job_type", "priority", "attempt_id"),
     sa.Index("ix_attempts_wave", "wave_id"),
@@ -224,6 +226,21 @@ waves = sa.Table(
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("closed_at", UtcDateTime),
     sa.Index("ix_waves_open", "open", "job_type"),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("audit_id", sa.String(32), primary_key=True),
+    sa.Column("action", sa.String(32), nullable=False),
+    sa.Column("who", Text, nullable=False),
+    sa.Column("asset", sa.String(200), nullable=False),
+    sa.Column("partition_key", sa.String(2048), nullable=False),
+    sa.Column("inventory", Json, nullable=False),
+    sa.Column("complete", sa.Boolean, nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("ended_at", UtcDateTime),
+    sa.Index("ix_audit_partition", "asset", "partition_key"),
 )
 
 _ENDS = frozenset({JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.FAILED, JobStatus.CANCELLED})

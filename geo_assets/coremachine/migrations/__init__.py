@@ -12,10 +12,10 @@ from sqlalchemy.engine import Connection, Engine
 from geo_assets.coremachine.ledger_tables import SCHEMA, VERSION_TABLE
 from geo_assets.errors import SchemaVersionError
 
-HEAD = "0001"
+HEAD = "0002"
 """Schema version this code works with."""
 
-_KNOWN = ("0001",)
+_KNOWN = ("0001", "0002")
 _LOCK = 0x67656F_6C6564  # "geoled": advisory lock so that two processes do not migrate at once
 
 
@@ -67,4 +67,4 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, HEAD)
