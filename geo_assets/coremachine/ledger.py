@@ -1326,7 +1326,7 @@ class Ledger:
         page = 1000
         columns = [attempts.c[name] for name in Recorded.__dataclass_fields__]
         text = sa.cast(attempts.c.result_data, sa.Text)
-        conditions = [
+        conditions: list[sa.ColumnElement[bool]] = [
             attempts.c.job_type.in_(job_types),
             attempts.c.result_data.is_not(None),
             attempts.c.withdrawn_at.is_(None),

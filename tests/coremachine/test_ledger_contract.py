@@ -28,7 +28,7 @@ from geo_assets.coremachine.ledger import (
     TaskUpdate,
     Wave,
 )
-from geo_assets.coremachine.ledger_tables import ATTEMPT_TRANSITIONS, attempts, jobs, sources_of, tasks, waves
+from geo_assets.coremachine.ledger_tables import ATTEMPT_TRANSITIONS, attempts, audit, jobs, sources_of, tasks, waves
 from geo_assets.errors import IllegalTransitionError, JobNotFoundError, ParameterError
 from tests.services.found import REPOSITORY
 
@@ -1142,7 +1142,157 @@ def test_all_containers_over_a_terabyte_is_one_query(ledger: Ledger) -> None:
 
 def test_the_page_on_the_ledger_describes_every_column() -> None:
     page = _page()
-    for table in (jobs, attempts, tasks, waves):
+    for table in (jobs, attempts, tasks, waves, audit):
         section = page.partition(f"### {table.name}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
         missing = [column.name for column in table.columns if f"`{column.name}`" not in section]
         assert not missing, f"docs/ledger.md says nothing of {missing} in {table.name}"
+
+
+# --- taking back -------------------------------------------------------------------------------------------------
+
+
+def took_back(ledger: Ledger, *taken: Attempt) -> str:
+    """Withdraw attempts of one partition as ``unpublish`` does; returns the audit row's id."""
+    key = taken[0].partition_key
+    (audit_id,) = ledger.audit("unpublish", who="me", asset="greetings", inventories={key: []}).values()
+    ledger.audit_ended(audit_id, inventory=[], withdraw=[attempt.attempt_id for attempt in taken])
+    return audit_id
+
+
+def test_a_withdrawn_job_is_not_answered_from_the_record(ledger: Ledger) -> None:
+    ledger.submit([new(1), new(2)])
+    finish(ledger, "run-1")
+    took_back(ledger, *the_attempts(ledger))
+    assert the_job(ledger).withdrawn_at is not None
+    assert the_job(ledger).result_data == {"from": "run-1"}
+    assert decisions(ledger, new(1), new(2)) == [REQUEUED, RECORDED]
+    assert the_job(ledger).withdrawn_at is None
+    finish(ledger, "run-2")
+    assert decisions(ledger, new(1)) == [RECORDED]
+    assert [attempt.withdrawn_at is None for attempt in the_attempts(ledger)] == [False, True]
+
+
+def test_a_run_that_needs_no_queue_starts_a_withdrawn_job_anew(ledger: Ledger) -> None:
+    ledger.submit([new()])
+    finish(ledger, "run-1")
+    took_back(ledger, *the_attempts(ledger))
+    claimed, busy = ledger.claim_now([new()], "run-2")
+    assert (len(claimed), busy) == (1, [])
+    assert the_job(ledger).withdrawn_at is None
+
+
+def test_a_newer_attempt_keeps_its_job_from_being_withdrawn(ledger: Ledger) -> None:
+    ledger.submit([new()])
+    finish(ledger, "run-1")
+    first = the_attempts(ledger)
+    ledger.submit([new(force=True)])
+    took_back(ledger, *first)
+    assert the_job(ledger).withdrawn_at is None
+    finish(ledger, "run-2")
+    assert decisions(ledger, new()) == [RECORDED]
+
+
+def test_a_withdrawn_attempt_owes_no_event_and_counts_as_never_materialized(ledger: Ledger) -> None:
+    ledger.submit([new(1), new(2)])
+    finish(ledger, "run-1")
+    ledger.mark_emitted([attempt.attempt_id for attempt in the_attempts(ledger, 2)])
+    assert ledger.unemitted_runs() == ["run-1"]
+    took_back(ledger, *the_attempts(ledger, 1))
+    assert ledger.unemitted_runs() == []
+    assert ledger.was_materialized("greetings", ["key-1", "key-2"]) == {"key-2"}
+    took_back(ledger, *the_attempts(ledger, 2))
+    assert ledger.was_materialized("greetings", ["key-1", "key-2"]) == set()
+
+
+def test_a_withdrawn_attempt_is_not_the_last_completed_one(ledger: Ledger) -> None:
+    ledger.submit([new()])
+    finish(ledger, "run-1")
+    ledger.submit([new(force=True)])
+    (current,) = run_all(ledger, "run-2")
+    assert set(ledger.last_completed([current])) == {current.attempt_id}
+    took_back(ledger, the_attempts(ledger)[0])
+    assert ledger.last_completed([current]) == {}
+
+
+def test_withdrawing_twice_keeps_the_first_time(ledger: Ledger) -> None:
+    ledger.submit([new()])
+    finish(ledger, "run-1")
+    took_back(ledger, *the_attempts(ledger))
+    first = the_attempts(ledger)[0].withdrawn_at
+    took_back(ledger, *the_attempts(ledger))
+    assert the_attempts(ledger)[0].withdrawn_at == first
+
+
+def test_an_audit_row_is_open_until_it_is_ended(ledger: Ledger) -> None:
+    thing = {"kind": "blob", "collection": "silver", "name": "a\x00\udcff.tif", "outcome": "present"}
+    ids = ledger.audit("unpublish", who="j\x00ane", asset="greetings", inventories={"key-1": [thing], "key-2": []})
+    assert set(ids) == {"key-1", "key-2"}
+    opened = {row.partition_key: row for row in ledger.audits()}
+    assert (opened["key-1"].complete, opened["key-1"].ended_at) == (False, None)
+    assert opened["key-1"].inventory == [{**thing, "name": "a\ufffd\ufffd.tif"}]
+    assert opened["key-1"].who == "j\ufffdane"
+    ledger.audit_ended(ids["key-1"], inventory=[{"outcome": "failed"}])
+    ledger.audit_ended(ids["key-2"], inventory=[], withdraw=[])
+    ended_rows = {row.partition_key: row for row in ledger.audits()}
+    assert all(row.ended_at is not None for row in ended_rows.values())
+    assert (ended_rows["key-1"].complete, ended_rows["key-1"].inventory) == (False, [{"outcome": "failed"}])
+    assert ended_rows["key-2"].complete
+
+
+def test_audit_rows_come_newest_first_and_can_be_chosen(ledger: Ledger) -> None:
+    for number in range(3):
+        ledger.audit("unpublish", who=f"user {number}", asset=f"asset-{number % 2}", inventories={f"key-{number}": []})
+    assert [row.who for row in ledger.audits()] == ["user 2", "user 1", "user 0"]
+    assert [row.who for row in ledger.audits(limit=1)] == ["user 2"]
+    assert [row.who for row in ledger.audits(asset="asset-0")] == ["user 2", "user 0"]
+    assert [row.who for row in ledger.audits(partition_key="key-1")] == ["user 1"]
+
+
+def test_results_that_count_are_found_by_what_they_say(ledger: Ledger) -> None:
+    ledger.submit([new(number) for number in range(1, 6)] + [new(6, job_type="other")])
+    results: dict[str, Any] = {
+        "key-1": {"blob": "Tile_0001.tif"},
+        "key-2": {"blob": "tile%0001.tif"},
+        "key-3": {"blob": "tile_0001.tif"},
+        "key-4": None,
+        "key-5": {"blob": "elsewhere"},
+        "key-6": {"blob": "tile_0001.tif"},
+    }
+    held = {attempt.partition_key: attempt for attempt in run_all(ledger, "run-1")}
+    ledger.settle("run-1", [ended(held[key], result_data=result) for key, result in results.items()])
+    took_back(ledger, held["key-3"])
+
+    def found(*words: str) -> list[str]:
+        return [one.partition_key for one in ledger.recorded_results(["greet"], containing=words)]
+
+    assert found() == ["key-1", "key-2", "key-5"]
+    assert found("tile_0001") == ["key-1"]
+    assert found("tile_0001", "elsewhere") == ["key-1", "key-5"]
+    (one,) = ledger.recorded_results(["greet"], containing=["elsewhere"])
+    assert (one.job_type, one.asset, one.result_data) == ("greet", "greetings", {"blob": "elsewhere"})
+
+
+def test_results_are_read_in_pages(sqlite_ledger: Ledger) -> None:
+    sqlite_ledger.submit([new(number) for number in range(2001)])
+    held = [
+        attempt
+        for wave in sqlite_ledger.assign_waves(wave_size=3000, waves_at_once=1)
+        for attempt in sqlite_ledger.claim_wave(wave.wave_id, "run-1")
+    ]
+    sqlite_ledger.settle("run-1", [ended(attempt, result_data={"n": 1}) for attempt in held])
+    assert len({one.attempt_id for one in sqlite_ledger.recorded_results(["greet"])}) == 2001
+
+
+def test_the_attempts_of_a_partition_are_found_whatever_their_job(ledger: Ledger) -> None:
+    ledger.submit(
+        [
+            new(1),
+            new(2, job_type="bow", asset="bows", partition_key="key-1"),
+            new(3, job_type="nod", asset="nods", partition_key="key-1"),
+            new(4, partition_key="key-4"),
+        ]
+    )
+    finish(ledger, "run-1")
+    ledger.submit([new(1, force=True)])
+    found = ledger.attempts_of_partitions(["greetings", "bows"], ["key-1", "key-9"])
+    assert [(attempt.job_type, attempt.number) for attempt in found] == [("greet", 1), ("bow", 1), ("greet", 2)]
