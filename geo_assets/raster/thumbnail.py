@@ -367,7 +367,8 @@ def _light(values: _Floats, valid: _Mask, height: float) -> _Floats:
     steep = float(np.percentile(np.abs(toward[valid]), 95))
     if steep <= 0:
         return np.ones(values.shape)
-    return 1.0 - _SHADE * (0.5 + 0.5 * np.clip(toward / steep, -1.0, 1.0))
+    light: _Floats = 1.0 - _SHADE * (0.5 + 0.5 * np.clip(toward / steep, -1.0, 1.0))
+    return light
 
 
 def _class_colours(values: _Floats, valid: _Mask) -> _Bytes:
