@@ -29,6 +29,7 @@
     └── LedgerError
         ├── IllegalTransitionError            a status change the ledger does not allow
         ├── FenceLostError                    a later attempt owns this work; the late result was refused
+        ├── PartitionBusyError                a job of the partition waits or is at work
         └── SchemaVersionError                the database is newer or older than this code
 
 A message says what happened, to which object, and what to do next.  It never holds a credential or a signed
@@ -143,6 +144,10 @@ class IllegalTransitionError(LedgerError):
 
 class FenceLostError(LedgerError):
     """A later attempt owns this work; the late result was refused and nothing was written."""
+
+
+class PartitionBusyError(LedgerError):
+    """A job of the partition waits or is at work, so that it cannot be taken back now."""
 
 
 class SchemaVersionError(LedgerError):

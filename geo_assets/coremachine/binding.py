@@ -228,10 +228,24 @@ class Binding:
         """What is done once a run."""
         self._hook("finish_run")(jobs, services)
 
+    @property
+    def publishes(self) -> bool:
+        """Whether its jobs leave anything in the stores that can be taken back."""
+        base = Workflow.__dict__["published"]
+        return inspect.getattr_static(self.workflow, "published", base) is not base
+
     def published(self, result: dict[str, Any]) -> tuple[Published, ...]:
-        """What a job with this result left in the stores."""
-        left: Iterable[Published] = self._hook("published")(result)
-        return tuple(left)
+        """What a job with this result left in the stores.
+
+        Raises:
+            ContractError: the class stumbles over the result.
+        """
+        try:
+            left: Iterable[Published] = self._hook("published")(result)
+            return tuple(left)
+        except Exception as error:
+            msg = redact(f"{self.workflow.__name__}.published failed: {type(error).__name__}: {error}; mend the class")
+            raise ContractError(msg) from error
 
     def _answer(self, name: str, *arguments: Any) -> Any:
         try:
