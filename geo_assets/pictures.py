@@ -1,19 +1,56 @@
-"""Small pictures for the Dagster UI, as text: bars of block characters in Markdown.
+"""Small pictures for the Dagster UI: bars of text, histograms as SVG, and galleries of pictures in Markdown.
 
-What belongs here: drawing from plain numbers what the UI shows at once.  What does not: thumbnails and maps, which
-need geodata libraries.
+What belongs here: drawing from plain numbers what the UI shows at once, and putting pictures into Markdown.  What does
+not: thumbnails (``raster.thumbnail``) and maps (``stac.locator_map``), which need geodata libraries.
 
 The UI renders Markdown in a partition's metadata only up to 1,000 characters (read in its source and looked at in
-Chromium); anything longer, such as an image with a data URI, hides behind a link.  Bars of text stay below that.
+Chromium); anything longer hides behind a link.  Bars of text stay below that.  A gallery is longer and goes into the
+description of a materialization.
 """
 
-from collections.abc import Mapping
+import base64
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+__all__ = [
+    "GALLERY_CHARACTERS",
+    "SHOWN_AT_ONCE",
+    "Picture",
+    "bar_chart",
+    "coarse_histogram",
+    "data_uri",
+    "gallery",
+    "histogram_svg",
+]
 
 _MOST_ROWS = 12
 _LABEL = 20
 _BAR = 20
-SHOWN_AT_ONCE = 1000
+SHOWN_AT_ONCE: Final = 1000
 """Characters of Markdown that the UI shows without a click; a picture stays below."""
+GALLERY_CHARACTERS: Final = 16_000
+"""Most characters of a gallery: it is written into the event log with every materialization."""
+
+_WIDTH, _HEIGHT = 240, 120
+_BUCKETS = 32
+_HISTOGRAM_BANDS = 3
+_BAND_COLOURS = ("#c33", "#3a3", "#36c")
+_ONE_COLOUR = "#567"
+_UNTOUCHED = "/:=,;@!*+$?~.-_'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One picture of a gallery."""
+
+    alt: str
+    """What it shows, for those who do not see it."""
+    media_type: str
+    data: bytes
 
 
 def bar_chart(values: Mapping[str, float]) -> str:
@@ -38,6 +75,110 @@ def bar_chart(values: Mapping[str, float]) -> str:
     if len(values) > len(shown):
         rows.append(f"{'':>{width}} and {len(values) - len(shown)} more")
     return "\n".join(["```", *rows, "```"])
+
+
+def coarse_histogram(histogram: Mapping[str, Any], buckets: int = _BUCKETS) -> dict[str, Any]:
+    """Merge the buckets of a histogram into at most so many of equal width.
+
+    Args:
+        histogram: ``min``, ``max``, ``buckets`` (counts) and ``count`` (how many), as ``stac.sampling`` documents.
+        buckets: most buckets of the result, at least 1.
+
+    Returns:
+        A histogram of the same kind with the same sum; a bucket that lies across a border counts where it begins.
+    """
+    counts = histogram["buckets"]
+    few = min(buckets, len(counts))
+    merged = [0] * few
+    for position, count in enumerate(counts):
+        merged[position * few // len(counts)] += count
+    return {"count": few, "min": histogram["min"], "max": histogram["max"], "buckets": merged}
+
+
+def histogram_svg(bands: Sequence[Mapping[str, Any]]) -> str:
+    """Draw the histograms of up to three bands over each other.
+
+    Heights go by the square root of the counts, so that one huge bucket does not flatten the rest.
+
+    Args:
+        bands: statistics a band, as ``stac.sampling`` documents; those without a histogram are left out.
+
+    Returns:
+        An SVG document of at most 1,500 bytes; empty where no band has a histogram.
+    """
+    drawn = [coarse_histogram(band["histogram"]) for band in bands if _has_values(band)][:_HISTOGRAM_BANDS]
+    if not drawn:
+        return ""
+    low, high = min(one["min"] for one in drawn), max(one["max"] for one in drawn)
+    most = max(max(one["buckets"]) for one in drawn)
+    colours = _BAND_COLOURS if len(drawn) > 1 else (_ONE_COLOUR,)
+    shapes = "".join(
+        f"<path fill='{colour}' fill-opacity='.5' stroke='{colour}' d='{_steps(one, low, high, most)}'/>"
+        for one, colour in zip(drawn, colours, strict=False)
+    )
+    y = _HEIGHT + 14
+    # single quotes need no encoding in a data URI
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{_WIDTH}' height='{y + 4}' font-size='12'"
+        f" font-family='sans-serif' fill='#555'>{shapes}<path stroke='#999' d='M0,{_HEIGHT}h{_WIDTH}'/>"
+        f"<text y='{y}'>{_number(low)}</text>"
+        f"<text x='{_WIDTH}' y='{y}' text-anchor='end'>{_number(high)}</text></svg>"
+    )
+
+
+def data_uri(media_type: str, data: bytes) -> str:
+    """The address of a picture that holds the picture: text percent-encoded where that is shorter, else base64."""
+    encoded = f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    try:
+        # a bracket, blank or quote would end the address in Markdown or HTML
+        plain = f"data:{media_type},{quote(data.decode(), safe=_UNTOUCHED)}"
+    except UnicodeDecodeError:
+        return encoded
+    return min(plain, encoded, key=len)
+
+
+def gallery(sentence: str, pictures: Sequence[Picture]) -> str:
+    """A sentence and pictures beside each other, as Markdown of at most :data:`GALLERY_CHARACTERS` characters.
+
+    Args:
+        sentence: what comes first; cut where it alone is too long.
+        pictures: the most important one first; those that do not fit any more are left out.
+    """
+    text = sentence[:GALLERY_CHARACTERS]
+    separator = "\n\n"
+    for picture in pictures:
+        alt = re.sub(r"[^\w ,.:;()%°+-]", " ", picture.alt)
+        image = f"{separator}![{alt}]({data_uri(picture.media_type, picture.data)})"
+        if len(text) + len(image) > GALLERY_CHARACTERS:
+            break
+        text += image
+        separator = " "
+    return text
+
+
+def _has_values(band: Mapping[str, Any]) -> bool:
+    histogram = band.get("histogram")
+    return histogram is not None and any(histogram["buckets"]) and histogram["max"] > histogram["min"]
+
+
+def _steps(histogram: Mapping[str, Any], low: float, high: float, most: int) -> str:
+    """The outline of the bars, in whole pixels."""
+    counts, scale = histogram["buckets"], _WIDTH / (high - low)
+    left = (histogram["min"] - low) * scale
+    width = (histogram["max"] - histogram["min"]) * scale / len(counts)
+    path, x, y = f"M{round(left)},{_HEIGHT}", round(left), 0
+    for position, count in enumerate(counts, 1):
+        height = round(_HEIGHT * math.sqrt(count / most)) or (1 if count else 0)
+        right = round(left + width * position)
+        if height != y:
+            path += f"v{y - height}"
+        path += f"h{right - x}"
+        x, y = right, height
+    return f"{path}V{_HEIGHT}z"
+
+
+def _number(number: float) -> str:
+    return f"{number:.6g}" if float(number).is_integer() else f"{number:.4g}"
 
 
 def _printable(label: str) -> str:

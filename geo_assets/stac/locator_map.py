@@ -1,0 +1,147 @@
+"""Where on Earth a footprint lies, as a small SVG for Dagster's UI.
+
+What belongs here: :func:`locator_map`.  What does not: computing footprints (``footprint``).
+
+``land.txt`` is one SVG path in whole degrees, south downwards, drawn once from Natural Earth's countries at 1:50
+million (public domain): what crosses the antimeridian split there and Antarctica closed along 90° S, all united with
+gaps of up to 0.6° filled (buffer by 0.3° and back), simplified by 1.2° (south of 60° S by 3°), without islands below 4
+and lakes below 20 square degrees, rounded, and written as relative steps.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+import shapely
+import shapely.affinity
+import shapely.geometry
+from shapely.geometry.base import BaseGeometry
+
+__all__ = ["LIMIT_BYTES", "MEDIA_TYPE", "locator_map"]
+
+MEDIA_TYPE: Final = "image/svg+xml"
+LIMIT_BYTES: Final = 4_000
+"""No map is larger."""
+
+_OUTLINE_BYTES = 900
+_SMALL = 12.0
+"""Degrees: a footprint no wider and higher than this gets a marker and a second frame around it."""
+_FRAME = 40.0
+"""Width and height of that frame, degrees."""
+_FINEST = 0.01
+_ROUND_THE_WORLD = 360.0
+
+
+def locator_map(geometry: Mapping[str, Any] | None) -> str:
+    """Draw a footprint on a map of the world; one that is small also with what lies around it.
+
+    Args:
+        geometry: GeoJSON in longitude and latitude, split at the antimeridian as RFC 7946 has it; ``None``: a map
+            without a footprint.
+
+    Returns:
+        An SVG document of at most :data:`LIMIT_BYTES` bytes, ASCII only.
+
+    Raises:
+        ValueError: the geometry is not GeoJSON.
+    """
+    shape = None if geometry is None else _shape(geometry)
+    if shape is None or shape.is_empty:
+        return _document(360, "", "")
+    outline = (
+        "<path id='f' fill='#d33' fill-opacity='.45' stroke='#b00' vector-effect='non-scaling-stroke'"
+        f" d='{_path(shape)}'/>"
+    )
+    west, south, east, north = _joined(shape).bounds
+    if max(east - west, north - south) > _SMALL:
+        return _document(360, outline, "")
+    x, y = _wrapped((west + east) / 2), -(south + north) / 2
+    marker = f"<circle cx='{x:.2f}' cy='{y:.2f}' r='7' fill='none' stroke='#b00' stroke-width='2.5'/>"
+    return _document(548, outline + marker, _frame(x, y))
+
+
+def _document(width: int, footprint: str, beside: str) -> str:
+    # single quotes and commas need no encoding in a data URI
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='180' viewBox='-180,-90,{width},180'>"
+        "<path fill='#dbe9f4' d='M-180-90h360v180h-360z'/>"
+        f"<path id='l' fill='#a9b59b' d='{_land()}'/>{footprint}{beside}</svg>"
+    )
+
+
+def _frame(x: float, y: float) -> str:
+    """The second frame, right of the world; land is there again beyond the antimeridian, which is not its edge."""
+    left, top, side = f"{x - _FRAME / 2:.2f}", f"{y - _FRAME / 2:.2f}", f"{_FRAME:.0f}"
+    again = "".join(f"<use href='#{what}' x='{shift}'/>" for what in "lf" for shift in _shifts(x))
+    return (
+        f"<svg x='188' y='-90' width='180' height='180' viewBox='{left},{top},{side},{side}'>"
+        f"<path fill='#dbe9f4' d='M{left},{top}h{side}v{side}h-{side}z'/>{again}</svg>"
+    )
+
+
+def _shifts(x: float) -> Sequence[int]:
+    if abs(x) + _FRAME / 2 <= 180:  # noqa: PLR2004 - degrees
+        return (0,)
+    return (0, 360 if x > 0 else -360)
+
+
+@cache
+def _land() -> str:
+    return files(__package__).joinpath("land.txt").read_text(encoding="ascii").strip()
+
+
+def _shape(geometry: Mapping[str, Any]) -> BaseGeometry:
+    try:
+        return shapely.geometry.shape(geometry)
+    except (KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
+        raise ValueError(f"a footprint must be GeoJSON, not {geometry!r:.100}") from error
+
+
+def _joined(shape: BaseGeometry) -> BaseGeometry:
+    """The parts of a footprint that the antimeridian splits, side by side again."""
+    west, _, east, _ = shape.bounds
+    parts = shapely.get_parts(shape)
+    if east - west < _ROUND_THE_WORLD / 2 or len(parts) == 1:
+        return shape
+    moved = [shapely.affinity.translate(part, _ROUND_THE_WORLD) if part.bounds[2] <= 0 else part for part in parts]
+    return shapely.GeometryCollection(moved)
+
+
+def _wrapped(longitude: float) -> float:
+    return (longitude + 180) % 360 - 180
+
+
+# --- outlines as paths -----------------------------------------------------------------------------------------
+
+
+def _path(shape: BaseGeometry) -> str:
+    """The outline as coarse as it must be to stay below its share of the bytes."""
+    tolerance = _FINEST
+    while len(drawn := _drawn(shape, tolerance)) > _OUTLINE_BYTES:
+        if tolerance > _ROUND_THE_WORLD:
+            return _drawn(shapely.box(*shape.bounds), _FINEST)  # very many parts
+        tolerance *= 2
+    return drawn
+
+
+def _drawn(shape: BaseGeometry, tolerance: float) -> str:
+    return "".join(_ring(ring) for ring in _rings(shape.simplify(tolerance)))
+
+
+def _rings(shape: BaseGeometry) -> Iterator[Sequence[tuple[float, float]]]:
+    for part in shapely.get_parts(shape):
+        lines = [part.exterior, *part.interiors] if part.geom_type == "Polygon" else [part]
+        yield from (shapely.get_coordinates(line).tolist() for line in lines)
+
+
+def _ring(points: Sequence[tuple[float, float]]) -> str:
+    numbers = ",".join(f"{_short(x)},{_short(-y)}" for x, y in points)
+    return f"M{numbers}z"
+
+
+def _short(number: float) -> str:
+    if not math.isfinite(number):
+        raise ValueError(f"a footprint has no coordinate {number}")
+    return f"{number:.2f}".rstrip("0").rstrip(".")
