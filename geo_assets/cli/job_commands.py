@@ -198,6 +198,7 @@ def show_status(job_id: JobIdArgument, *, job_type: TypeOption = None, as_json: 
         ("parameters", json.dumps(job.parameters, ensure_ascii=False)),
         ("created", when(job.created_at)),
         ("updated", when(job.updated_at)),
+        ("withdrawn", when(job.withdrawn_at)),
         ("run", f"/runs/{job.run_id} in Dagster's UI" if job.run_id else ""),
     ]
     if job.error_details and job.error_details != job.reason:

@@ -34,6 +34,7 @@ def job_fields(job: Job) -> dict[str, Any]:
         fields["errorDetails"] = job.error_details
     fields |= {
         "completedAt": _iso(job.completed_at),
+        "withdrawnAt": _iso(job.withdrawn_at),
         "outcome": job.outcome.value if job.outcome else None,
         "reason": job.reason,
         "partitionKey": job.partition_key,

@@ -16,8 +16,8 @@ STATUS_FIELDS = {
     "jobId", "jobType", "status", "stage", "totalStages", "parameters", "stageResults", "createdAt", "updatedAt",
     "architecture", "pattern", "schema_validated", "request_id", "timestamp",
     # ours
-    "completedAt", "outcome", "reason", "partitionKey", "asset", "sourceVersion", "runId", "taskCounts", "progress",
-    "attempts",
+    "completedAt", "withdrawnAt", "outcome", "reason", "partitionKey", "asset", "sourceVersion", "runId", "taskCounts",
+    "progress", "attempts",
 }  # fmt: skip
 
 
