@@ -22,6 +22,7 @@
     │   ├── StoreUnavailableError             the blob service cannot be reached
     │   ├── DiskFullError                     not enough room for temporary files
     │   ├── SourceChangedError                a blob was replaced while it was being read
+    │   ├── ChecksumMismatchError             what reached the blob store is not what was sent
     │   ├── LedgerUnavailableError            the ledger database cannot be reached
     │   └── CatalogUnavailableError           the catalog database cannot be reached, or is locked too long
     ├── CatalogError                          the STAC catalog is damaged, of another version, or lost what was written
@@ -116,6 +117,10 @@ class DiskFullError(TransientError):
 
 class SourceChangedError(TransientError):
     """A blob was replaced while it was being read."""
+
+
+class ChecksumMismatchError(TransientError):
+    """What reached the blob store is not what was sent; nothing was published."""
 
 
 class LedgerUnavailableError(TransientError):

@@ -56,6 +56,7 @@ class Settings(BaseSettings):
         None, description="URL of a PostgreSQL database for pgSTAC; default: a static catalog in files."
     )
     catalog_root: Path | None = Field(None, description="Folder of the static catalog; default: `catalog` in the home.")
+    thumbnail_container: str = Field("thumbnails", description="Container of the thumbnails of catalogued rasters.")
     catalog_batch_size: int = Field(2000, ge=1, le=50000, description="Items written to pgSTAC at once.")
 
     # Waves, chunks, tasks

@@ -180,7 +180,7 @@ class TaskContext(dict[str, Any]):
     equal index in the stage before completed, ``predecessor_result``, what it returned.
 
     In threads, and in stages that do not fan out, also ``scratch``, the job's own folder of temporary files; and, for
-    workflows that say ``remembers``, ``last_completed``.
+    workflows that say ``remembers``, ``history``.
     """
 
     @property
@@ -190,13 +190,12 @@ class TaskContext(dict[str, Any]):
         return folder
 
     @property
-    def last_completed(self) -> Mapping[str, Any] | None:
-        """The job of this workflow that completed last on the same partition, whatever its parameters.
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """The last ten attempts of this workflow on the same partition that ended with a result, newest first.
 
-        Keys: ``job_id``, ``parameters``, ``result`` and ``source_version``.
+        Keys: ``job_id``, ``status``, ``parameters``, ``result`` and ``source_version``.
         """
-        last: Mapping[str, Any] | None = self.get("last_completed")
-        return last
+        return self.get("history") or ()
 
     @property
     def predecessor_result(self) -> dict[str, Any] | None:
@@ -344,7 +343,7 @@ class Workflow:
     tolerates_partial_failure: ClassVar[bool] = False
     """Whether a job with some failed tasks ends ``completed_with_errors`` rather than ``failed``."""
     remembers: ClassVar[bool] = False
-    """Whether handlers are told what the partition's last completed job returned (``context.last_completed``)."""
+    """Whether handlers are told what jobs of the partition returned before (``context.history``)."""
 
     @classmethod
     def validate_job_parameters(cls, params: dict[str, Any]) -> dict[str, Any]:

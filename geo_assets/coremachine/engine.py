@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from geo_assets.coremachine.binding import Binding, Segment
 from geo_assets.coremachine.contract import (
+    PICTURES,
     EndedTask,
     JobExecutionContext,
     JobStatus,
@@ -208,8 +209,9 @@ def _ended_task(finished: _Finished) -> EndedTask:
 class _Pump:
     """Feeds a task runner and writes what comes back; knows tasks, not jobs."""
 
-    def __init__(self, scope: RunScope, runner: TaskRunner) -> None:
+    def __init__(self, scope: RunScope, runner: TaskRunner, *, keeps_pictures: bool = True) -> None:
         self._scope = scope
+        self._keeps_pictures = keeps_pictures
         self._runner = runner
         self._order = itertools.count()
         # deeper stages first, so that a job that has begun is finished before another is started
@@ -304,7 +306,8 @@ class _Pump:
                 finished.append(_Finished(pending=pending, outcome=outcome))
                 self._done += 1
                 self._bad += not outcome.kind.is_good
-            updates.append(_task_update(pending, outcome, retry=retry))
+            recorded = outcome.result_data if self._keeps_pictures else _without_pictures(outcome.result_data)
+            updates.append(_task_update(pending, replace(outcome, result_data=recorded), retry=retry))
         if updates:
             self._drop(self._scope.ledger.finish_tasks(self._scope.run_id, updates))
         kept = [item for item in finished if item.pending.attempt_id not in self._stopped]
@@ -349,6 +352,13 @@ class _Pump:
         gone = self._stopped - running
         self._stopped &= running
         return gone
+
+
+def _without_pictures(result_data: dict[str, Any]) -> dict[str, Any]:
+    inner = result_data.get("result")
+    if not isinstance(inner, dict) or PICTURES not in inner:
+        return result_data
+    return {**result_data, "result": {name: value for name, value in inner.items() if name != PICTURES}}
 
 
 def _task_update(pending: _Pending, outcome: TaskOutcome, *, retry: bool) -> TaskUpdate:
@@ -433,8 +443,8 @@ def run_jobs(scope: RunScope, runner: TaskRunner, attempts: Sequence[Attempt], s
 
     A job that reaches the end of the segment but not of its stages stays at work, its stage results written.
     """
-    last = scope.ledger.last_completed(attempts) if scope.binding.remembers else {}
-    chunk = _JobChunk(scope, runner, segment, last)
+    history = scope.ledger.history(attempts) if scope.binding.remembers else {}
+    chunk = _JobChunk(scope, runner, segment, history)
     waiting = deque(attempts)
     window = _THREAD_WINDOW if scope.binding.execution == "thread" else runner.capacity + 1
     entering: list[_JobState] = []
@@ -453,11 +463,11 @@ class _JobChunk:
     """The jobs of one chunk that are under way."""
 
     def __init__(
-        self, scope: RunScope, runner: TaskRunner, segment: Segment, last_completed: Mapping[str, Attempt]
+        self, scope: RunScope, runner: TaskRunner, segment: Segment, history: Mapping[str, Sequence[Attempt]]
     ) -> None:
         self._scope = scope
         self._segment = segment
-        self._last_completed = last_completed
+        self._history = history
         self._pump = _Pump(scope, runner)
         self.active: dict[str, _JobState] = {}
 
@@ -467,13 +477,17 @@ class _JobChunk:
             state.previous = completed_results(self._scope, attempt, state.stage - 1)
         if self._scope.binding.execution == "thread":
             state.context["scratch"] = ScratchFolder(self._scope.settings.scratch_path)
-        if (last := self._last_completed.get(attempt.attempt_id)) is not None:
-            state.context["last_completed"] = {
-                "job_id": last.job_id,
-                "parameters": last.parameters,
-                "result": last.result_data or {},
-                "source_version": last.source_version,
-            }
+        if self._scope.binding.remembers:
+            state.context["history"] = [
+                {
+                    "job_id": before.job_id,
+                    "status": before.status.value,
+                    "parameters": before.parameters,
+                    "result": before.result_data or {},
+                    "source_version": before.source_version,
+                }
+                for before in self._history.get(attempt.attempt_id, ())
+            ]
         self.active[attempt.attempt_id] = state
         return state
 
@@ -642,7 +656,8 @@ def plan_spans(ledger: Ledger, run_id: str, stage: int, size: int) -> list[list[
 
 def run_tasks(scope: RunScope, runner: TaskRunner, spans: Sequence[TaskSpan], stage: int) -> None:
     """Run the waiting tasks of these spans to their end; what they mean for their jobs is judged later."""
-    pump = _Pump(scope, runner)
+    # what is shown of such a task is written at once, and a job has all results of its tasks in memory at its end
+    pump = _Pump(scope, runner, keeps_pictures=False)
     positions = [span.position for span in spans]
     attempts = {
         attempt.attempt_id: attempt

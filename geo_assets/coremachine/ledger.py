@@ -310,6 +310,8 @@ class JobFilter:
     older_than: timedelta | None = None
 
 
+_WITH_RESULT = (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.FAILED)
+
 FAILED_STATUSES = (JobStatus.FAILED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.CANCELLED)
 """Statuses of jobs that ``failures`` lists and ``retry`` queues again."""
 
@@ -1465,27 +1467,38 @@ class Ledger:
 
         return self._read(query)
 
-    def last_completed(self, current: Sequence[Attempt]) -> dict[str, Attempt]:
-        """The completed attempt before each of these, of the same workflow and partition; by the later one's id."""
+    def history(self, current: Sequence[Attempt], *, limit: int = 10) -> dict[str, list[Attempt]]:
+        """Attempts that ended before each of these, of the same workflow and partition, newest first; by attempt id.
 
-        def query(c: Connection) -> dict[tuple[str, str, str], Attempt]:
-            found: dict[tuple[str, str, str], Attempt] = {}
+        Those that were cancelled, or taken back since, are left out.
+        """
+
+        def query(c: Connection) -> dict[tuple[str, str, str], list[Attempt]]:
+            found: dict[tuple[str, str, str], list[Attempt]] = {}
+            same = (attempts.c.asset, attempts.c.partition_key, attempts.c.job_type)
             for chunk in _chunks(sorted({attempt.partition_key for attempt in current}), _IN_LIMIT):
-                latest = (
-                    sa.select(sa.func.max(attempts.c.attempt_id))  # sorts by the time of its submission
+                ranked = (
+                    sa.select(
+                        attempts.c.attempt_id,
+                        # ids sort by the time of submission
+                        sa.func.row_number().over(partition_by=same, order_by=attempts.c.attempt_id.desc()).label("n"),
+                    )
                     .where(
                         attempts.c.asset.in_(sorted({attempt.asset for attempt in current})),
                         attempts.c.partition_key.in_(chunk),
-                        attempts.c.status == JobStatus.COMPLETED.value,
+                        attempts.c.status.in_([status.value for status in _WITH_RESULT]),
                         attempts.c.withdrawn_at.is_(None),
                     )
-                    .group_by(attempts.c.asset, attempts.c.partition_key, attempts.c.job_type)
+                    .subquery()
                 )
-                for attempt in self._attempts_where(c, attempts.c.attempt_id.in_(latest)):
-                    found[attempt.asset, attempt.partition_key, attempt.job_type] = attempt
+                newest = sa.select(ranked.c.attempt_id).where(ranked.c.n <= limit)
+                for attempt in self._attempts_where(c, attempts.c.attempt_id.in_(newest)):
+                    found.setdefault((attempt.asset, attempt.partition_key, attempt.job_type), []).append(attempt)
             return found
 
         known = self._read(query)
+        for before in known.values():
+            before.sort(key=lambda attempt: attempt.attempt_id, reverse=True)
         keys = {attempt.attempt_id: (attempt.asset, attempt.partition_key, attempt.job_type) for attempt in current}
         return {attempt_id: known[key] for attempt_id, key in keys.items() if key in known}
 

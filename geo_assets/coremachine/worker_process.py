@@ -51,7 +51,7 @@ MAX_REPLY = 256 * 1024 * 1024
 """Largest reply a parent accepts, in bytes."""
 
 _SECRET_NAMES = re.compile(
-    r"^(GEO_ASSETS_AZURE_.*|GEO_ASSETS_LEDGER_URL|AZURE_.*|AWS_.*|PG.*)$"
+    r"^(GEO_ASSETS_AZURE_.*|GEO_ASSETS_.*_URL|AZURE_.*|AWS_.*|PG.*)$"
     r"|(_KEY|_TOKEN|_SECRET|_DSN)$"
     r"|PASSWORD|PASSWD|SECRET|CREDENTIAL|CONNECTION_?STRING|SAS_TOKEN",
     re.IGNORECASE,
@@ -59,10 +59,10 @@ _SECRET_NAMES = re.compile(
 GDAL_HARDENING: dict[str, str] = {
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",  # no /vsicurl and its kin: a path in a file cannot call out
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecar beside the file is looked for
-    # Drivers of files that name other files or addresses. No fence by itself: WarpedVRT registers VRT again, so files
-    # are opened with exactly one driver, and VRT is kept from raw files and Python besides
-    "GDAL_SKIP": "VRT,GTI,DERIVED,GDALG,WMS,WMTS,WCS,HTTP,PLMOSAIC,EEDA,EEDAI,DAAS,STACTA,STACIT,KMLSUPEROVERLAY,MRF",
-    "OGR_SKIP": "VRT",
+    # Drivers of files that name other files or addresses. VRT is not among them, because GDAL's own warper is made of
+    # it; the fence is that files are opened with exactly one driver, and VRT is kept from raw files and Python besides
+    "GDAL_SKIP": "GTI,DERIVED,GDALG,WMS,WMTS,WCS,HTTP,PLMOSAIC,EEDA,EEDAI,DAAS,STACTA,STACIT,KMLSUPEROVERLAY,MRF",
+    "OGR_SKIP": "OGR_VRT",
     "GDAL_VRT_ENABLE_RAWRASTERBAND": "NO",
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_HTTP_TIMEOUT": "5",

@@ -8,11 +8,22 @@ from geo_assets.coremachine.binding import Binding, bind, registry_of
 from geo_assets.coremachine.legacy import configured_workflows
 from geo_assets.jobs.hello_world import HelloWorld
 from geo_assets.jobs.list_container_contents import ListContainerContents
+from geo_assets.jobs.process_raster import ProcessRaster
+from geo_assets.jobs.stac_catalog_container import StacCatalogContainer
+from geo_assets.jobs.stac_catalog_raster import StacCatalogRaster
 from geo_assets.jobs.summarize_container import SummarizeContainer
 from geo_assets.jobs.validate_raster_job import ValidateRasterJob
 from geo_assets.settings import Settings
 
-WORKFLOWS: tuple[type, ...] = (HelloWorld, ListContainerContents, SummarizeContainer, ValidateRasterJob)
+WORKFLOWS: tuple[type, ...] = (
+    HelloWorld,
+    ListContainerContents,
+    SummarizeContainer,
+    ValidateRasterJob,
+    ProcessRaster,
+    StacCatalogRaster,
+    StacCatalogContainer,
+)
 """Our own workflows. A new one is a module here and a line in this tuple."""
 
 

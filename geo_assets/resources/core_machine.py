@@ -4,7 +4,7 @@ What belongs here: opening things once a process.  What does not: what they do.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import dagster as dg
@@ -31,7 +31,7 @@ class CoreMachineResource(dg.ConfigurableResource[CoreMachine]):
     """How long a ledger operation waits for a database that is away or locked."""
 
     registry: ClassVar[Registry]
-    open_services: ClassVar[Callable[[Settings], dict[str, Any]]]
+    open_services: ClassVar[Callable[[Settings], Mapping[str, Any]]]
 
     def machine(self) -> CoreMachine:
         """The machine of this process."""
@@ -46,7 +46,7 @@ class CoreMachineResource(dg.ConfigurableResource[CoreMachine]):
 
 
 def core_machine_resource(
-    registry: Registry, services: Callable[[Settings], dict[str, Any]], *, patience_seconds: float = 60.0
+    registry: Registry, services: Callable[[Settings], Mapping[str, Any]], *, patience_seconds: float = 60.0
 ) -> CoreMachineResource:
     """A resource for these workflows; ``services`` opens the stores when they are first needed."""
     # on a class of its own, because Dagster copies resources field by field

@@ -18,9 +18,12 @@ from geo_assets import __version__
 from geo_assets.errors import ParameterError
 
 __all__ = [
+    "COG_MEDIA_TYPE",
     "PROCESSING",
     "BlobFacts",
+    "DescribedBlob",
     "StacVersion",
+    "described_blob",
     "described_thing",
     "durable_href",
     "file_href",
@@ -33,6 +36,7 @@ __all__ = [
 ]
 
 StacVersion = Literal["1.1.0", "1.0.0"]
+COG_MEDIA_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 
 # what changes with every run although nothing else did
@@ -56,6 +60,17 @@ class BlobFacts:
     media_type: str | None = None
     sha256: str | None = None
     """Hexadecimal digest of the content, where somebody has read all of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescribedBlob:
+    """Which version of which blob an item describes, and how it was made."""
+
+    container: str
+    blob: str
+    etag: str | None
+    recipe: str | None
+    """Digest of how; see ``jobs.raster_cataloguing``."""
 
 
 def durable_href(url: str) -> str:
@@ -128,6 +143,20 @@ def described_thing(item: Mapping[str, Any]) -> tuple[str, str] | None:
     properties = item.get("properties") or {}
     container, blob = properties.get("geo_assets:container"), properties.get("geo_assets:blob")
     return (container, blob) if isinstance(container, str) and isinstance(blob, str) else None
+
+
+def described_blob(item: Mapping[str, Any]) -> DescribedBlob | None:
+    """The blob an item describes, with its version; ``None`` for items of tables and of other makers."""
+    thing = described_thing(item)
+    if thing is None:
+        return None
+    properties = item["properties"]
+    return DescribedBlob(
+        container=thing[0],
+        blob=thing[1],
+        etag=properties.get("geo_assets:etag"),
+        recipe=properties.get("geo_assets:recipe"),
+    )
 
 
 def without_structural_links(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from geo_assets.stac.acquisition import acquisition
 from geo_assets.stac.bands import bands, bands_of_1_0
 from geo_assets.stac.footprint import Footprint, Georeference, footprint, georeference
 from geo_assets.stac.items import (
+    COG_MEDIA_TYPE,
     PROCESSING,
     BlobFacts,
     StacVersion,
@@ -26,7 +27,7 @@ from geo_assets.stac.items import (
 )
 from geo_assets.stac.sampling import sampled_statistics
 
-__all__ = ["COG_MEDIA_TYPE", "RasterItemOptions", "asset_of_blob", "raster_item"]
+__all__ = ["RasterItemOptions", "asset_of_blob", "raster_item"]
 
 _EXTENSIONS = "https://stac-extensions.github.io"
 _FILE = f"{_EXTENSIONS}/file/v2.1.0/schema.json"
@@ -38,7 +39,6 @@ _PROJECTION = {
 _RASTER = {"1.1.0": f"{_EXTENSIONS}/raster/v2.0.0/schema.json", "1.0.0": f"{_EXTENSIONS}/raster/v1.1.0/schema.json"}
 _EO = {"1.1.0": f"{_EXTENSIONS}/eo/v2.0.0/schema.json", "1.0.0": f"{_EXTENSIONS}/eo/v1.1.0/schema.json"}
 
-COG_MEDIA_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 _MEDIA_TYPES = {
     "GTiff": "image/tiff; application=geotiff",
     "COG": COG_MEDIA_TYPE,

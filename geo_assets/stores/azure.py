@@ -11,6 +11,7 @@ exception; the second shows as names out of order.  Either way the SDK lists the
 already is left out, by a hash of 8 bytes a name.
 """
 
+import hashlib
 import itertools
 import threading
 import uuid
@@ -48,6 +49,7 @@ from geo_assets.stores.blobs import (
     PutMode,
     check_blob_name,
     check_container_name,
+    check_sha256,
     name_problem,
     printable,
     unsupported,
@@ -291,10 +293,12 @@ class AzureBlobStore:
         if_match: str | None = None,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        sha256: str | None = None,
     ) -> str:
         """Write a blob from chunks: blocks nobody sees, then one commit.
 
-        Blocks that are never committed expire after a week.
+        The service checks each block by its MD5, whether or not ``sha256`` is given.  Blocks that are never committed
+        expire after a week.
         """
         put_mode(mode, if_match)
         check_container_name(container)
@@ -306,12 +310,17 @@ class AzureBlobStore:
             conditions = {"etag": if_match, "match_condition": MatchConditions.IfNotModified}
         upload = uuid.uuid4().hex
         blocks: list[BlobBlock] = []
+        sent = hashlib.sha256()
         for block in _blocks_of(chunks):
+            if sha256 is not None:
+                sent.update(block)
             # ids of one length, none of which another writer of this name could use
             block_id = f"{upload}{len(blocks):06d}"
             with self._translating(container, name):
-                client.stage_block(block_id, block, length=len(block))
+                client.stage_block(block_id, block, length=len(block), validate_content=True)
             blocks.append(BlobBlock(block_id))
+        if sha256 is not None:
+            check_sha256(self._what(container, name), expected=sha256, found=sent.hexdigest())
         with self._translating(container, name):
             written = client.commit_block_list(
                 blocks,

@@ -23,6 +23,7 @@ from obstore.exceptions import (
 
 from geo_assets.errors import (
     AccessDeniedError,
+    ChecksumMismatchError,
     GeoAssetsError,
     PreconditionFailedError,
     StoreUnavailableError,
@@ -113,6 +114,8 @@ def translated(answer: Answer, what: str) -> GeoAssetsError:
 def _outage(answer: Answer, what: str) -> TransientError | None:
     """The error for what passes by waiting, or ``None``."""
     status, code = answer.status, answer.code
+    if code == "Md5Mismatch":
+        return ChecksumMismatchError(f"{what} was not written: the data changed on its way to it; run the job again")
     if status is None:
         return StoreUnavailableError(
             f"the blob service cannot be reached for {what}; check the endpoint and the network ({answer.text})"

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from geo_assets.errors import UnsupportedNameError
+from geo_assets.errors import ChecksumMismatchError, UnsupportedNameError
 
 __all__ = [
     "FULL_LISTING_SCHEMA",
@@ -27,6 +27,7 @@ __all__ = [
     "PutMode",
     "check_blob_name",
     "check_container_name",
+    "check_sha256",
     "name_problem",
     "printable",
     "unsupported",
@@ -181,11 +182,15 @@ class BlobStore(Protocol):
         if_match: str | None = None,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        sha256: str | None = None,
     ) -> str:
         """Write a blob from chunks and return its new ETag: it appears whole or, if anything fails, not at all.
 
+        With ``sha256``, the hexadecimal digest of the content, it appears only if that is what arrived.
+
         Raises:
             PreconditionFailedError: as :meth:`put`; what was there stays.
+            ChecksumMismatchError: something else than ``sha256`` says arrived; what was there stays.
         """
         ...
 
@@ -264,6 +269,19 @@ def check_blob_name(name: str) -> str:
     if problem is not None:
         raise UnsupportedNameError(f"{problem}; rename the blob")
     return name
+
+
+def check_sha256(what: str, *, expected: str, found: str) -> None:
+    """Compare two hexadecimal SHA-256 digests of what is about to become ``what``.
+
+    Raises:
+        ChecksumMismatchError: they differ.
+    """
+    if found != expected.lower():
+        raise ChecksumMismatchError(
+            f"{what} was not written: its SHA-256 should be {expected} and is {found}; the data changed on its way,"
+            " run the job again"
+        )
 
 
 def check_container_name(container: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from geo_assets.settings import Settings
 from geo_assets.stac.collections import CollectionDescription
-from geo_assets.stac.items import described_thing, same_item, without_nulls, without_structural_links
+from geo_assets.stac.items import DescribedBlob, described_thing, same_item, without_nulls, without_structural_links
 from geo_assets.stac.validation import item_problems
 
 __all__ = ["CatalogStore", "ItemOutcome", "ItemStatus", "UpsertPlan", "open_catalog_store"]
@@ -90,8 +90,8 @@ class CatalogStore(Protocol):
         """All items of a collection; none if that is not there."""
         ...
 
-    def described_blobs(self, collection_id: str) -> dict[str, tuple[str, str] | None]:
-        """Every item's id, and container and blob it describes where it does describe one."""
+    def described_blobs(self, collection_id: str, *, container: str | None = None) -> dict[str, DescribedBlob]:
+        """Id → blob, of every item of a collection that describes a blob, of this container if one is named."""
         ...
 
     def count_items(self, collection_id: str) -> int:

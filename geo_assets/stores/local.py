@@ -12,6 +12,7 @@ obstore reads; listing and writing are done here, for reasons tried out with obs
 """
 
 import fcntl
+import hashlib
 import mimetypes
 import os
 import re
@@ -42,6 +43,7 @@ from geo_assets.stores.blobs import (
     PutMode,
     check_blob_name,
     check_container_name,
+    check_sha256,
     name_problem,
     printable,
     unsupported,
@@ -271,8 +273,9 @@ class LocalBlobStore:
         if_match: str | None = None,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        sha256: str | None = None,
     ) -> str:
-        """Write a blob from chunks: a file beside the blobs, synced, then renamed to its name."""
+        """Write a blob from chunks: a file beside the blobs, synced, read back if ``sha256`` is given, then renamed."""
         del content_type, metadata
         put_mode(mode, if_match)
         folder = self._require_container(container)
@@ -287,6 +290,8 @@ class LocalBlobStore:
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
+            if sha256 is not None:
+                check_sha256(f"blob '{container}/{name}' in {self.description}", expected=sha256, found=_digest(staged))
             staged.chmod(0o666 & ~_UMASK)
             with _lock(folder):
                 self._check_precondition(container, name, target, mode=mode, if_match=if_match)
@@ -387,6 +392,11 @@ def _stage(folder: Path) -> "IO[bytes]":
     uploads = folder / _UPLOADS
     uploads.mkdir(exist_ok=True)
     return tempfile.NamedTemporaryFile(dir=uploads, prefix="upload-", delete=False)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -15,7 +15,14 @@ from obstore.exceptions import AlreadyExistsError, GenericError, PreconditionErr
 from obstore.store import MemoryStore
 
 from geo_assets.errors import BlobNotFoundError, ContainerNotFoundError, PreconditionFailedError
-from geo_assets.stores.blobs import BlobProperties, Detail, PutMode, check_blob_name, check_container_name
+from geo_assets.stores.blobs import (
+    BlobProperties,
+    Detail,
+    PutMode,
+    check_blob_name,
+    check_container_name,
+    check_sha256,
+)
 from geo_assets.stores.obstore_values import (
     FullRow,
     attributes,
@@ -173,9 +180,13 @@ class MemoryBlobStore:
         if_match: str | None = None,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        sha256: str | None = None,
     ) -> str:
         """Write a blob from chunks; it appears whole or not at all."""
         data = b"".join(chunks)
+        if sha256 is not None:
+            what = f"blob '{container}/{name}' in {self.description}"
+            check_sha256(what, expected=sha256, found=hashlib.sha256(data).hexdigest())
         return self.put(
             container, name, data, mode=mode, if_match=if_match, content_type=content_type, metadata=metadata
         )

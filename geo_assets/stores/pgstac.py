@@ -37,7 +37,7 @@ from geo_assets.stac.collections import (
     describe_collection,
     facts_of,
 )
-from geo_assets.stac.items import without_structural_links
+from geo_assets.stac.items import DescribedBlob, without_structural_links
 from geo_assets.stores.catalog import ItemOutcome, ItemStatus, UpsertPlan
 
 __all__ = ["PgstacCatalog"]
@@ -142,17 +142,20 @@ class PgstacCatalog:
                 return
             last = rows[-1][0]
 
-    def described_blobs(self, collection_id: str) -> dict[str, tuple[str, str] | None]:
-        """Every item's id, and container and blob it describes where it does describe one."""
+    def described_blobs(self, collection_id: str, *, container: str | None = None) -> dict[str, DescribedBlob]:
+        """Id → blob, of every item of a collection that describes a blob, of this container if one is named."""
         with self._connection() as connection:
             rows = connection.execute(
-                "select id, content->'properties'->>'geo_assets:container', content->'properties'->>'geo_assets:blob'"
-                " from pgstac.items where collection = %s",
-                (collection_id,),
+                "select id, content->'properties'->>'geo_assets:container', content->'properties'->>'geo_assets:blob',"
+                " content->'properties'->>'geo_assets:etag', content->'properties'->>'geo_assets:recipe'"
+                " from pgstac.items where collection = %(collection)s and"
+                " (%(container)s::text is null or content->'properties'->>'geo_assets:container' = %(container)s)",
+                {"collection": collection_id, "container": container},
             ).fetchall()
         return {
-            item_id: None if container is None or blob is None else (container, blob)
-            for item_id, container, blob in rows
+            item_id: DescribedBlob(container=its_container, blob=blob, etag=etag, recipe=recipe)
+            for item_id, its_container, blob, etag, recipe in rows
+            if its_container is not None and blob is not None
         }
 
     def count_items(self, collection_id: str) -> int:

@@ -37,7 +37,7 @@ from geo_assets.stac.collections import (
     facts_of,
 )
 from geo_assets.stac.identifiers import file_stem
-from geo_assets.stac.items import described_thing, without_structural_links
+from geo_assets.stac.items import DescribedBlob, described_blob, without_structural_links
 from geo_assets.stores.catalog import ItemOutcome, ItemStatus, UpsertPlan
 
 __all__ = ["StaticCatalog"]
@@ -122,9 +122,12 @@ class StaticCatalog:
             if item is not None:  # deleted since the folder was read
                 yield without_structural_links(item)
 
-    def described_blobs(self, collection_id: str) -> dict[str, tuple[str, str] | None]:
-        """Every item's id, and container and blob it describes where it does describe one."""
-        return {item["id"]: described_thing(item) for item in self.iter_items(collection_id)}
+    def described_blobs(self, collection_id: str, *, container: str | None = None) -> dict[str, DescribedBlob]:
+        """Id → blob, of every item of a collection that describes a blob, of this container if one is named."""
+        described = ((item["id"], described_blob(item)) for item in self.iter_items(collection_id))
+        return {
+            item_id: blob for item_id, blob in described if blob is not None and container in (None, blob.container)
+        }
 
     def count_items(self, collection_id: str) -> int:
         """How many items a collection holds."""

@@ -14,6 +14,7 @@ import pytest
 
 from geo_assets.errors import ParameterError
 from geo_assets.stac.collections import CollectionDescription
+from geo_assets.stac.items import DescribedBlob
 from geo_assets.stac.validation import collection_problems
 from geo_assets.stores.catalog import CatalogStore, ItemOutcome, ItemStatus
 from geo_assets.stores.pgstac import PgstacCatalog
@@ -78,7 +79,10 @@ def test_what_was_written_is_read_back_equal(catalog: CatalogStore) -> None:
     assert written["properties"].pop("proj:code") is None  # a null says nothing and is not kept
     assert catalog.get_item(COLLECTION, written["id"]) == written
     assert list(catalog.iter_items(COLLECTION)) == [written]
-    assert catalog.described_blobs(COLLECTION) == {written["id"]: ("bronze", "a.tif")}
+    described = {written["id"]: DescribedBlob(container="bronze", blob="a.tif", etag='"1"', recipe=None)}
+    assert catalog.described_blobs(COLLECTION) == described
+    assert catalog.described_blobs(COLLECTION, container="bronze") == described
+    assert catalog.described_blobs(COLLECTION, container="silver") == {}
 
 
 def test_a_range_of_time_keeps_its_null_datetime(catalog: CatalogStore) -> None:

@@ -1,0 +1,289 @@
+"""The ``stac_catalog_raster`` workflow: the STAC item of one raster blob, written to the catalog.
+
+What belongs here: its parameters, stage, task and aggregation, and the handler it shares with the bulk form
+(``stac_catalog_container``).  What does not: making items (``raster_cataloguing``, ``geo_assets.stac``).
+
+In the original a document named this workflow and only the bulk one existed; fields of its result are those of the
+bulk workflow's tasks.  Against these, on purpose: an item that says the same is not written again; one that differs
+replaces it; hrefs are durable; the datetime is the data's where anything tells it; a failed write is a failure.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+
+from geo_assets.coremachine.contract import (
+    PICTURES,
+    Handler,
+    JobExecutionContext,
+    OutcomeKind,
+    Published,
+    TaskContext,
+    Workflow,
+)
+from geo_assets.coremachine.identity import task_id
+from geo_assets.errors import RasterRefusedError
+from geo_assets.jobs.raster_blobs import (
+    blob_of_partition,
+    check_blob,
+    check_optional_container,
+    container_of,
+    invalid,
+    raster_keys_with_prefix,
+    scratch_of,
+)
+from geo_assets.jobs.raster_cataloguing import (
+    ITEM_ASSET,
+    CatalogueParameters,
+    DescribedFile,
+    ItemRequest,
+    blob_facts,
+    catalogued_metadata,
+    is_current,
+    item_published,
+    picture_and_item,
+    picture_gallery,
+    pictures_of,
+    publish_thumbnail,
+    write_item,
+)
+from geo_assets.settings import Settings
+from geo_assets.stores.blobs import BlobStore
+
+__all__ = ["StacCatalogRaster", "StacCatalogRasterParameters", "extract_stac_metadata", "refresh_collections"]
+
+
+class StacCatalogRasterParameters(CatalogueParameters):
+    """Parameters of ``stac_catalog_raster``."""
+
+    blob_name: str = Field(description="Name of the raster blob in its container.")
+    container_name: str | None = Field(
+        None, description="Container of the blob. Default: the bronze container (GEO_ASSETS_BRONZE_CONTAINER)."
+    )
+    collection_id: str = Field("dev", description="Collection of the item; made on first use.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_blob(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "blob_name" not in data:
+            raise ValueError("blob_name is required; all rasters of a container are stac_catalog_container's business")
+        return data
+
+    @field_validator("blob_name", mode="plain")
+    @classmethod
+    def _check_blob(cls, value: Any) -> str:
+        return check_blob(value)
+
+    @field_validator("container_name", mode="plain")
+    @classmethod
+    def _check_container(cls, value: Any) -> str | None:
+        return check_optional_container(value)
+
+
+def extract_stac_metadata(params: dict[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
+    """Catalogue one blob: nothing to do where the catalog has this version of it, made the same way.
+
+    Raises:
+        BlobNotFoundError, TransientError: as the blob store's.
+        CatalogError, CatalogUnavailableError: as the catalog's.
+    """
+    from geo_assets.raster.local_copy import fetch  # noqa: PLC0415 - brings the formats along
+
+    started = time.perf_counter()
+    services = TaskContext(context).services
+    settings: Settings = services["settings"]
+    blobs: BlobStore = services["blobs"]
+    container, name = params["container_name"], params["blob_name"]
+    request = ItemRequest.from_parameters(params, container=container, blob=name)
+    head = {"blob_name": name, "container_name": container, "collection_id": request.collection_id}
+    etag = blobs.head(container, name).etag
+    present = services["catalog"].get_item(request.collection_id, request.item_id)
+    if is_current(present, request, etag):
+        return _nothing_to_do(head, request, present, etag)
+    with scratch_of(context, settings) as scratch:
+        try:
+            copy = fetch(
+                blobs, container, name, folder=lambda: scratch.path, reserve_bytes=settings.disk_reserve_mb << 20
+            )
+        except RasterRefusedError as error:
+            return invalid("FILE_UNREADABLE", str(error), head)
+        facts = blob_facts(blobs, container, copy.properties, sha256=copy.sha256)
+        described, problem = picture_and_item(context, DescribedFile(path=copy.path, facts=facts), request, name=name)
+        if problem is not None:
+            return {**problem, "result": head}
+        thumbnail = publish_thumbnail(services, facts, described["thumbnail"])
+    extracted = time.perf_counter()
+    written = write_item(services, request, described["item"])
+    result = {
+        **head,
+        "item_id": request.item_id,
+        "source_etag": copy.properties.etag,
+        "href": facts["href"],
+        "size_bytes": copy.properties.size,
+        "sha256": copy.sha256,
+        "thumbnail": thumbnail,
+        "raster": {name: described[name] for name in ("width", "height", "bands", "dtype", "driver")},
+        "stac": written["stac"],
+        PICTURES: pictures_of(described),
+        "extract_time_seconds": round(extracted - started, 4),
+        "execution_time_seconds": round(time.perf_counter() - started, 4),
+    }
+    if written["outcome"] == OutcomeKind.INVALID:
+        return invalid("ITEM_REFUSED", written["reason"] or "the catalog refused the item", result)
+    return {"success": True, "outcome": written["outcome"], "reason": written["reason"], "result": result}
+
+
+def _nothing_to_do(
+    head: Mapping[str, Any], request: ItemRequest, present: Mapping[str, Any] | None, etag: str
+) -> dict[str, Any]:
+    item = present or {}
+    stac = {
+        "collection_id": request.collection_id,
+        "item_id": request.item_id,
+        "outcome": OutcomeKind.UNCHANGED.value,
+        "bbox": item.get("bbox"),
+        "datetime": (item.get("properties") or {}).get("datetime"),
+    }
+    return {
+        "success": True,
+        "outcome": OutcomeKind.UNCHANGED.value,
+        "reason": "the catalog has this version of the blob",
+        "result": {**head, "item_id": request.item_id, "source_etag": etag, "stac": stac},
+    }
+
+
+def refresh_collections(jobs: Sequence[Mapping[str, Any]], services: Mapping[str, Any]) -> None:
+    """Bring the collections that these jobs wrote to up to date: extents, summaries, links, mirror.
+
+    Raises:
+        CatalogError, CatalogUnavailableError: as the catalog's.
+    """
+    for collection in sorted({params["collection_id"] for params in jobs if params.get("collection_id")}):
+        services["catalog"].refresh_collection(collection)
+
+
+class StacCatalogRaster(Workflow):
+    """One raster in the catalog."""
+
+    job_type = "stac_catalog_raster"
+    description = "Catalogues one raster: its STAC item, with footprint, bands, statistics and thumbnail"
+    Parameters = StacCatalogRasterParameters
+    stages: ClassVar[list[dict[str, Any]]] = [
+        {
+            "number": 1,
+            "name": "extract_stac",
+            "task_type": "extract_stac_metadata",
+            "description": "Describe the raster and write its item",
+            "parallelism": "single",
+        },
+    ]
+    handlers: ClassVar[Mapping[str, Handler]] = {"extract_stac_metadata": extract_stac_metadata}
+
+    asset = ITEM_ASSET
+    partition_set = "raster_blobs"
+    asset_deps = ("cog",)
+    group = "rasters"
+    owners = ("team:geo-archive",)
+    tags: ClassVar[Mapping[str, str]] = {"geo_assets/domain": "rasters"}
+    kinds: ClassVar[frozenset[str]] = frozenset({"stac"})
+    execution = "thread"  # with the dangerous part in the sandbox
+
+    @classmethod
+    def create_tasks_for_stage(
+        cls,
+        stage: int,
+        job_params: dict[str, Any],
+        job_id: str,
+        previous_results: list[dict[str, Any]] | None = None,
+    ) -> list[dict[str, Any]]:
+        """The one task."""
+        del previous_results
+        if stage != 1:
+            return []
+        return [
+            {
+                "task_id": task_id(job_id, 1, job_params["blob_name"]),
+                "task_type": "extract_stac_metadata",
+                "parameters": {**job_params, "container_name": container_of(job_params)},
+            }
+        ]
+
+    @classmethod
+    def create_job_record(cls, job_id: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The record with the blob and the collection."""
+        record = super().create_job_record(job_id, params)
+        record["metadata"] |= {name: params.get(name) for name in ("blob_name", "container_name", "collection_id")}
+        return record
+
+    @classmethod
+    def aggregate_job_results(cls, context: JobExecutionContext) -> dict[str, Any]:
+        """What became of the one blob."""
+        head = {
+            "job_type": cls.job_type,
+            "container_name": container_of(context.parameters),
+            "blob_name": context.parameters.get("blob_name"),
+            "collection_id": context.parameters.get("collection_id"),
+        }
+        if not context.task_results:
+            return {**head, "success": False, "error": "No task results found"}
+        task = context.task_results[0]
+        data = task.result_data
+        errors = {name: data[name] for name in ("error", "message") if data.get(name) is not None}
+        return {
+            **head,
+            **(data.get("result") or {}),
+            **errors,
+            "success": task.success,
+            "tasks_executed": len(context.task_results),
+            "task_status": task.status.value,
+        }
+
+    # Hooks
+
+    @classmethod
+    def partition_name(cls, params: Mapping[str, Any], job_id: str) -> str:
+        """``container/blob``."""
+        del job_id
+        return f"{container_of(params)}/{params['blob_name']}"
+
+    @classmethod
+    def parameters_for_partition(cls, partition_key: str) -> dict[str, Any] | None:
+        """Container and blob; everything else is left to its default."""
+        return blob_of_partition(partition_key)
+
+    @classmethod
+    def source_version(cls, params: dict[str, Any], services: Mapping[str, Any]) -> str | None:
+        """The blob's ETag.
+
+        Raises:
+            BlobNotFoundError, ContainerNotFoundError: there is nothing to catalogue.
+        """
+        etag: str = services["blobs"].head(container_of(params), params["blob_name"]).etag
+        return etag
+
+    @classmethod
+    def keys_with_prefix(cls, prefix: str, services: Mapping[str, Any]) -> Iterable[str]:
+        """Rasters whose ``container/blob`` starts with ``prefix``."""
+        return raster_keys_with_prefix(services["blobs"], prefix)
+
+    @classmethod
+    def materialization_metadata(cls, result: dict[str, Any]) -> dict[str, Any]:
+        """The facts of the item."""
+        return catalogued_metadata(result)
+
+    @classmethod
+    def materialization_description(cls, result: dict[str, Any]) -> str:
+        """Thumbnail, locator map, histogram."""
+        return picture_gallery(result)
+
+    @classmethod
+    def finish_run(cls, jobs: Sequence[Mapping[str, Any]], services: Mapping[str, Any]) -> None:
+        """Bring the collections up to date, once for all items."""
+        refresh_collections(jobs, services)
+
+    @classmethod
+    def published(cls, result: dict[str, Any]) -> Sequence[Published]:
+        """The item and its thumbnail."""
+        return item_published(result)
