@@ -3,9 +3,10 @@
 What belongs here: drawing from plain numbers what the UI shows at once, and putting pictures into Markdown.  What does
 not: thumbnails (``raster.thumbnail``) and maps (``stac.locator_map``), which need geodata libraries.
 
-The UI renders Markdown in a partition's metadata only up to 1,000 characters (read in its source and looked at in
-Chromium); anything longer hides behind a link.  Bars of text stay below that.  A gallery is longer and goes into the
-description of a materialization.
+The UI renders Markdown in a partition's metadata only below 1,000 characters; anything longer hides behind a link.
+The description of a materialization has no such limit, but it is no place for pictures: the partition's page does not
+show it, and the log of the run shows it as plain text (all read in the UI's source and looked at in Chromium).  So
+pictures come twice: each small enough to be shown at once, and all together larger, as a gallery a click away.
 """
 
 import base64
@@ -23,8 +24,10 @@ __all__ = [
     "bar_chart",
     "coarse_histogram",
     "data_uri",
+    "enlarged",
     "gallery",
     "histogram_svg",
+    "shown_at_once",
 ]
 
 _MOST_ROWS = 12
@@ -32,11 +35,13 @@ _LABEL = 20
 _BAR = 20
 SHOWN_AT_ONCE: Final = 1000
 """Characters of Markdown that the UI shows without a click; a picture stays below."""
-GALLERY_CHARACTERS: Final = 16_000
-"""Most characters of a gallery: it is written into the event log with every materialization."""
+GALLERY_CHARACTERS: Final = 12_000
+"""Most characters of a gallery: with three small pictures and a table of facts, an event stays within 16 kB."""
 
 _WIDTH, _HEIGHT = 240, 120
 _BUCKETS = 32
+_FEWER_BUCKETS = (_BUCKETS, 24, 16, 8)
+_HISTOGRAM_CHARACTERS = 950
 _HISTOGRAM_BANDS = 3
 _BAND_COLOURS = ("#c33", "#3a3", "#36c")
 _ONE_COLOUR = "#567"
@@ -104,26 +109,16 @@ def histogram_svg(bands: Sequence[Mapping[str, Any]]) -> str:
         bands: statistics a band, as ``stac.sampling`` documents; those without a histogram are left out.
 
     Returns:
-        An SVG document of at most 1,500 bytes; empty where no band has a histogram.
+        An SVG document, small enough to be shown at once; empty where no band has a histogram.
     """
-    drawn = [coarse_histogram(band["histogram"]) for band in bands if _has_values(band)][:_HISTOGRAM_BANDS]
-    if not drawn:
+    histograms = [band["histogram"] for band in bands if _has_values(band)][:_HISTOGRAM_BANDS]
+    if not histograms:
         return ""
-    low, high = min(one["min"] for one in drawn), max(one["max"] for one in drawn)
-    most = max(max(one["buckets"]) for one in drawn)
-    colours = _BAND_COLOURS if len(drawn) > 1 else (_ONE_COLOUR,)
-    shapes = "".join(
-        f"<path fill='{colour}' fill-opacity='.5' stroke='{colour}' d='{_steps(one, low, high, most)}'/>"
-        for one, colour in zip(drawn, colours, strict=False)
-    )
-    y = _HEIGHT + 14
-    # single quotes need no encoding in a data URI
-    return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{_WIDTH}' height='{y + 4}' font-size='12'"
-        f" font-family='sans-serif' fill='#555'>{shapes}<path stroke='#999' d='M0,{_HEIGHT}h{_WIDTH}'/>"
-        f"<text y='{y}'>{_number(low)}</text>"
-        f"<text x='{_WIDTH}' y='{y}' text-anchor='end'>{_number(high)}</text></svg>"
-    )
+    for buckets in _FEWER_BUCKETS:
+        drawn = _overlaid([coarse_histogram(histogram, buckets) for histogram in histograms])
+        if len(data_uri("image/svg+xml", drawn.encode())) <= _HISTOGRAM_CHARACTERS:
+            break
+    return drawn
 
 
 def data_uri(media_type: str, data: bytes) -> str:
@@ -137,23 +132,59 @@ def data_uri(media_type: str, data: bytes) -> str:
     return min(plain, encoded, key=len)
 
 
+def enlarged(picture: Picture, *, width: int, height: int) -> Picture:
+    """The same picture shown at another size, in pixels: Markdown has no other way to say it."""
+    size = f"width='{width}' height='{height}'"
+    address = data_uri(picture.media_type, picture.data)
+    drawing = f"<svg xmlns='http://www.w3.org/2000/svg' {size}><image {size} href='{address}'/></svg>"
+    return Picture(alt=picture.alt, media_type="image/svg+xml", data=drawing.encode())
+
+
+def shown_at_once(picture: Picture) -> str | None:
+    """A picture as Markdown that the UI shows without a click; ``None`` where it is too large for that."""
+    image = _markdown(picture)
+    return image if len(image) < SHOWN_AT_ONCE else None
+
+
 def gallery(sentence: str, pictures: Sequence[Picture]) -> str:
     """A sentence and pictures beside each other, as Markdown of at most :data:`GALLERY_CHARACTERS` characters.
 
     Args:
         sentence: what comes first; cut where it alone is too long.
-        pictures: the most important one first; those that do not fit any more are left out.
+        pictures: the most important one first; where one does not fit, it and all after it are left out.
     """
     text = sentence[:GALLERY_CHARACTERS]
     separator = "\n\n"
     for picture in pictures:
-        alt = re.sub(r"[^\w ,.:;()%°+-]", " ", picture.alt)
-        image = f"{separator}![{alt}]({data_uri(picture.media_type, picture.data)})"
+        image = separator + _markdown(picture)
         if len(text) + len(image) > GALLERY_CHARACTERS:
             break
         text += image
         separator = " "
     return text
+
+
+def _markdown(picture: Picture) -> str:
+    alt = re.sub(r"[^\w ,.:;()%°+-]", " ", picture.alt)
+    return f"![{alt}]({data_uri(picture.media_type, picture.data)})"
+
+
+def _overlaid(histograms: Sequence[Mapping[str, Any]]) -> str:
+    low, high = min(one["min"] for one in histograms), max(one["max"] for one in histograms)
+    most = max(max(one["buckets"]) for one in histograms)
+    colours = _BAND_COLOURS if len(histograms) > 1 else (_ONE_COLOUR,)
+    shapes = "".join(
+        f"<path fill='{colour}' fill-opacity='.5' d='{_steps(one, low, high, most)}'/>"
+        for one, colour in zip(histograms, colours, strict=False)
+    )
+    y = _HEIGHT + 14
+    # single quotes need no encoding in a data URI
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{_WIDTH}' height='{y + 4}' font-size='12'"
+        f" font-family='sans-serif' fill='#777'>{shapes}<path stroke='#999' d='M0,{_HEIGHT}h{_WIDTH}'/>"
+        f"<text y='{y}'>{_number(low)}</text>"
+        f"<text x='{_WIDTH}' y='{y}' text-anchor='end'>{_number(high)}</text></svg>"
+    )
 
 
 def _has_values(band: Mapping[str, Any]) -> bool:

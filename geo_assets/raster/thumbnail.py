@@ -25,7 +25,18 @@ from rasterio.io import DatasetReader
 from geo_assets.errors import RasterUnreadableError
 from geo_assets.raster.open import reason_of
 
-__all__ = ["FULL_SIDE", "MEDIA_TYPE", "SMALL_BYTES", "SMALL_SIDE", "Thumbnail", "encode", "render", "smaller"]
+__all__ = [
+    "FULL_SIDE",
+    "MEDIA_TYPE",
+    "SMALL_BYTES",
+    "SMALL_SIDE",
+    "TINY_BYTES",
+    "Thumbnail",
+    "encode",
+    "render",
+    "smaller",
+    "tiny",
+]
 
 MEDIA_TYPE: Final = "image/webp"
 FULL_SIDE: Final = 512
@@ -34,6 +45,8 @@ SMALL_SIDE: Final = 160
 """Longer side of the one in Dagster's event, pixels."""
 SMALL_BYTES: Final = 5_000
 """Most bytes of that one."""
+TINY_BYTES: Final = 570
+"""Most bytes of one that Dagster's UI shows without a click, see ``geo_assets.pictures``."""
 
 _Floats = npt.NDArray[np.float64]
 _Bytes = npt.NDArray[np.uint8]
@@ -43,6 +56,8 @@ _Ramp = Sequence[tuple[float, tuple[int, int, int]]]
 _LEAST_SIDE = 128
 """A raster of fewer pixels is enlarged, so that there is something to see."""
 _QUALITIES = (82, 70, 55, 40, 25)
+_TINY_SIDES = (128, 112, 96, 80, 72, 64, 56, 48, 40, 32, 24, 16, 8)
+_TINY_QUALITIES = (50, 35, 20)
 _OUTERMOST = 2.0
 """Percent at either end that a stretch cuts off."""
 _NARROW = 64
@@ -153,6 +168,23 @@ def encode(thumbnail: Thumbnail, *, limit_bytes: int | None = None) -> bytes:
             if limit_bytes is None or len(data) <= limit_bytes:
                 return data
         shrinking = smaller(shrinking, max(1, max(shrinking.image.size) // 2))
+
+
+def tiny(thumbnail: Thumbnail, *, limit_bytes: int = TINY_BYTES) -> bytes:
+    """Encode the largest picture that fits into very few bytes, as WebP without transparency, which costs too many.
+
+    Raises:
+        ValueError: the limit is less than any picture needs.
+    """
+    opaque = Image.new("RGB", thumbnail.image.size, "white")
+    opaque.paste(thumbnail.image, mask=thumbnail.image)
+    for side in _TINY_SIDES:
+        image = smaller(Thumbnail(opaque, classes=False), side).image
+        for quality in _TINY_QUALITIES:
+            data = _webp(image, quality=quality)
+            if len(data) <= limit_bytes:
+                return data
+    raise ValueError(f"no picture fits into {limit_bytes} bytes: allow 200 or more")
 
 
 def _webp(image: Image.Image, **options: Any) -> bytes:

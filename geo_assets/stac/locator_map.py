@@ -1,11 +1,12 @@
 """Where on Earth a footprint lies, as a small SVG for Dagster's UI.
 
-What belongs here: :func:`locator_map`.  What does not: computing footprints (``footprint``).
+What belongs here: :func:`locator_map` and :func:`small_map`.  What does not: computing footprints (``footprint``).
 
 ``land.txt`` is one SVG path in whole degrees, south downwards, drawn once from Natural Earth's countries at 1:50
 million (public domain): what crosses the antimeridian split there and Antarctica closed along 90° S, all united with
 gaps of up to 0.6° filled (buffer by 0.3° and back), simplified by 1.2° (south of 60° S by 3°), without islands below 4
-and lakes below 20 square degrees, rounded, and written as relative steps.
+and lakes below 20 square degrees, rounded, and written as relative steps.  ``land_small.txt`` is the same in units of
+3°: gaps of up to 2° filled, simplified by 3.8°, without Antarctica and islands below 40 square degrees.
 """
 
 import math
@@ -19,14 +20,19 @@ import shapely.affinity
 import shapely.geometry
 from shapely.geometry.base import BaseGeometry
 
-__all__ = ["LIMIT_BYTES", "MEDIA_TYPE", "locator_map"]
+__all__ = ["LIMIT_BYTES", "MEDIA_TYPE", "SMALL_LIMIT_BYTES", "locator_map", "small_map"]
 
 MEDIA_TYPE: Final = "image/svg+xml"
 LIMIT_BYTES: Final = 4_000
 """No map is larger."""
+SMALL_LIMIT_BYTES: Final = 920
+"""No small map is larger."""
 
 _OUTLINE_BYTES = 900
-_SMALL = 12.0
+_SMALL_OUTLINE_BYTES = 100
+_SMALL_UNIT = 3.0
+"""Degrees a unit of the small map."""
+_TINY = 12.0
 """Degrees: a footprint no wider and higher than this gets a marker and a second frame around it."""
 _FRAME = 40.0
 """Width and height of that frame, degrees."""
@@ -52,14 +58,47 @@ def locator_map(geometry: Mapping[str, Any] | None) -> str:
         return _document(360, "", "")
     outline = (
         "<path id='f' fill='#d33' fill-opacity='.45' stroke='#b00' vector-effect='non-scaling-stroke'"
-        f" d='{_path(shape)}'/>"
+        f" d='{_path(shape, limit=_OUTLINE_BYTES, decimals=2)}'/>"
     )
-    west, south, east, north = _joined(shape).bounds
-    if max(east - west, north - south) > _SMALL:
+    x, y, small = _middle(shape)
+    if not small:
         return _document(360, outline, "")
-    x, y = _wrapped((west + east) / 2), -(south + north) / 2
     marker = f"<circle cx='{x:.2f}' cy='{y:.2f}' r='7' fill='none' stroke='#b00' stroke-width='2.5'/>"
     return _document(548, outline + marker, _frame(x, y))
+
+
+def small_map(geometry: Mapping[str, Any] | None) -> str:
+    """Draw a footprint on a coarse map of the world, so small that Dagster's UI shows it without a click.
+
+    Args:
+        geometry: as for :func:`locator_map`.
+
+    Returns:
+        An SVG document of at most :data:`SMALL_LIMIT_BYTES` bytes, ASCII only.
+
+    Raises:
+        ValueError: the geometry is not GeoJSON.
+    """
+    shape = None if geometry is None else _shape(geometry)
+    footprint = ""
+    if shape is not None and not shape.is_empty:
+        x, y, small = _middle(shape)
+        if small:
+            footprint = f"<circle cx='{x / _SMALL_UNIT:.1f}' cy='{y / _SMALL_UNIT:.1f}' r='2' fill='#d33'/>"
+        else:
+            units = shapely.affinity.scale(shape, 1 / _SMALL_UNIT, 1 / _SMALL_UNIT, origin=(0, 0))
+            outline = _path(units, limit=_SMALL_OUTLINE_BYTES, decimals=0)
+            footprint = f"<path fill='#d33' fill-opacity='.6' d='{outline}'/>"
+    return (
+        "<svg xmlns='http://www.w3.org/2000/svg' width='240' height='120' viewBox='-60,-30,120,60'"
+        f" style='background:#dbe9f4'><path fill='#a9b59b' d='{_land('land_small.txt')}'/>{footprint}</svg>"
+    )
+
+
+def _middle(shape: BaseGeometry) -> tuple[float, float, bool]:
+    """Where a footprint's middle is on a map, and whether it is so small that it needs a marker."""
+    west, south, east, north = _joined(shape).bounds
+    return _wrapped((west + east) / 2), -(south + north) / 2, max(east - west, north - south) <= _TINY
 
 
 def _document(width: int, footprint: str, beside: str) -> str:
@@ -67,7 +106,7 @@ def _document(width: int, footprint: str, beside: str) -> str:
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='180' viewBox='-180,-90,{width},180'>"
         "<path fill='#dbe9f4' d='M-180-90h360v180h-360z'/>"
-        f"<path id='l' fill='#a9b59b' d='{_land()}'/>{footprint}{beside}</svg>"
+        f"<path id='l' fill='#a9b59b' d='{_land('land.txt')}'/>{footprint}{beside}</svg>"
     )
 
 
@@ -88,8 +127,8 @@ def _shifts(x: float) -> Sequence[int]:
 
 
 @cache
-def _land() -> str:
-    return files(__package__).joinpath("land.txt").read_text(encoding="ascii").strip()
+def _land(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="ascii").strip()
 
 
 def _shape(geometry: Mapping[str, Any]) -> BaseGeometry:
@@ -116,18 +155,18 @@ def _wrapped(longitude: float) -> float:
 # --- outlines as paths -----------------------------------------------------------------------------------------
 
 
-def _path(shape: BaseGeometry) -> str:
-    """The outline as coarse as it must be to stay below its share of the bytes."""
+def _path(shape: BaseGeometry, *, limit: int, decimals: int) -> str:
+    """The outline as coarse as it must be to stay below so many bytes."""
     tolerance = _FINEST
-    while len(drawn := _drawn(shape, tolerance)) > _OUTLINE_BYTES:
+    while len(drawn := _drawn(shape, tolerance, decimals)) > limit:
         if tolerance > _ROUND_THE_WORLD:
-            return _drawn(shapely.box(*shape.bounds), _FINEST)  # very many parts
+            return _drawn(shapely.box(*shape.bounds), _FINEST, decimals)  # very many parts
         tolerance *= 2
     return drawn
 
 
-def _drawn(shape: BaseGeometry, tolerance: float) -> str:
-    return "".join(_ring(ring) for ring in _rings(shape.simplify(tolerance)))
+def _drawn(shape: BaseGeometry, tolerance: float, decimals: int) -> str:
+    return "".join(_ring(ring, decimals) for ring in _rings(shape.simplify(tolerance)))
 
 
 def _rings(shape: BaseGeometry) -> Iterator[Sequence[tuple[float, float]]]:
@@ -136,12 +175,13 @@ def _rings(shape: BaseGeometry) -> Iterator[Sequence[tuple[float, float]]]:
         yield from (shapely.get_coordinates(line).tolist() for line in lines)
 
 
-def _ring(points: Sequence[tuple[float, float]]) -> str:
-    numbers = ",".join(f"{_short(x)},{_short(-y)}" for x, y in points)
+def _ring(points: Sequence[tuple[float, float]], decimals: int) -> str:
+    numbers = ",".join(f"{_short(x, decimals)},{_short(-y, decimals)}" for x, y in points)
     return f"M{numbers}z"
 
 
-def _short(number: float) -> str:
+def _short(number: float, decimals: int) -> str:
     if not math.isfinite(number):
         raise ValueError(f"a footprint has no coordinate {number}")
-    return f"{number:.2f}".rstrip("0").rstrip(".")
+    written = f"{number:.{decimals}f}"
+    return written.rstrip("0").rstrip(".") if decimals else written
