@@ -5,14 +5,17 @@ stores share.
 """
 
 import base64
+import hashlib
+import http.client
 import http.server
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from azure.core.credentials import AccessToken, AzureNamedKeyCredential, AzureSasCredential
@@ -23,6 +26,7 @@ from pydantic import SecretStr
 from geo_assets.errors import (
     AccessDeniedError,
     BlobNotFoundError,
+    ChecksumMismatchError,
     ContainerNotFoundError,
     GeoAssetsError,
     PreconditionFailedError,
@@ -375,12 +379,19 @@ def answering(status: int, code: str | None) -> Iterator[tuple[str, list[dict[st
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with _serving(Handler) as port:
+        yield f"http://127.0.0.1:{port}/acc", requests
+
+
+@contextmanager
+def _serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
+    """Serve on loopback; yields the port."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/acc", requests
+        yield server.server_port
     finally:
         server.shutdown()
         thread.join()
@@ -416,6 +427,51 @@ def test_each_answer_has_its_error(status: int, code: str | None, expected: type
                 attempt()
             assert type(caught.value) is expected
             assert "canary" not in str(caught.value)
+
+
+@contextmanager
+def damaging(endpoint: str, sent: bytes, damaged: bytes) -> Iterator[str]:
+    """A relay to a service that replaces text in the bodies of requests; yields its endpoint."""
+    service = urlsplit(endpoint)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def relay(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).replace(sent, damaged)
+            connection = http.client.HTTPConnection(service.netloc, timeout=30)
+            with closing(connection):
+                connection.request(self.command, self.path, body, dict(self.headers.items()))
+                answer = connection.getresponse()
+                content = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "content-length", "connection", "keep-alive"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_HEAD = do_PUT = relay  # noqa: N815 - names the server looks for
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with _serving(Handler) as port:
+        yield f"http://127.0.0.1:{port}{service.path}"
+
+
+@pytest.mark.parametrize("digest", [None, hashlib.sha256(b"pixels").hexdigest()], ids=["plain", "digest"])
+def test_a_block_damaged_on_its_way_is_refused(
+    azurite: "Azurite", store: AzureBlobStore, container: str, digest: str | None
+) -> None:
+    with damaging(azurite.endpoint, b"pixels", b"pixelz") as endpoint:
+        access = AzureAccess.of_account(azurite.account_name, endpoint=endpoint, key=azurite.account_key)
+        relayed = AzureBlobStore(access, max_retries=0)
+        relayed.put_stream(container, "whole", [b"text"])
+        with pytest.raises(ChecksumMismatchError, match="changed on its way"):
+            relayed.put_stream(container, "damaged", [b"pixels"], sha256=digest)
+    assert [row["name"] for row in rows(store, container)] == ["whole"]
 
 
 def test_an_unreachable_service_is_transient() -> None:

@@ -17,11 +17,12 @@ import pytest
 
 from geo_assets.errors import (
     BlobNotFoundError,
+    ChecksumMismatchError,
     ContainerNotFoundError,
     PreconditionFailedError,
     UnsupportedNameError,
 )
-from geo_assets.stores.blobs import FULL_LISTING_SCHEMA, LISTING_SCHEMA, BlobStore
+from geo_assets.stores.blobs import FULL_LISTING_SCHEMA, LISTING_SCHEMA, BlobStore, PutMode
 from geo_assets.stores.local import LocalBlobStore
 
 ODD_NAMES = [
@@ -62,6 +63,10 @@ def listed(store: BlobStore, container: str, prefix: str = "") -> list[dict[str,
         assert batch.num_rows > 0
         rows.extend(batch.to_pylist())
     return rows
+
+
+def sha256_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def names(store: BlobStore, container: str, prefix: str = "") -> list[str]:
@@ -347,10 +352,51 @@ def test_a_stream_that_breaks_leaves_no_trace(store: BlobStore, container: str) 
 
     store.put(container, "old", b"old")
     for name in ("old", "new", "dir/new"):
-        with pytest.raises(RuntimeError, match="source broke"):
-            store.put_stream(container, name, broken())
+        for digest in (None, sha256_of(b"x" * 9_000_000)):
+            with pytest.raises(RuntimeError, match="source broke"):
+                store.put_stream(container, name, broken(), sha256=digest)
     assert names(store, container) == ["old"]
     assert store.read(container, "old") == b"old"
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "create"])
+@pytest.mark.parametrize("size", [0, 1, 20_000_000])
+def test_a_stream_with_its_own_digest_is_written(store: BlobStore, container: str, mode: PutMode, size: int) -> None:
+    data = (bytes(range(251)) * (size // 251 + 1))[:size]
+    chunks = [data[start : start + 3_000_000] for start in range(0, size, 3_000_000)]
+    for name, digest in (("lower", sha256_of(data)), ("upper", sha256_of(data).upper())):
+        etag = store.put_stream(container, name, chunks, mode=mode, sha256=digest)
+        assert store.head(container, name).etag == etag
+        assert store.read(container, name) == data
+
+
+@pytest.mark.parametrize("sent", [b"one", b"", b"x" * 20_000_000], ids=len)
+def test_a_stream_with_another_digest_leaves_what_was_there(store: BlobStore, container: str, sent: bytes) -> None:
+    etag = store.put(container, "old", b"old")
+    wrong = sha256_of(sent + b"!")
+    for name, conditions in (
+        ("old", {}),
+        ("old", {"if_match": etag}),
+        ("new", {}),
+        ("dir/new", {"mode": "create"}),
+    ):
+        for digest in (wrong, ""):
+            with pytest.raises(ChecksumMismatchError, match="SHA-256") as caught:
+                store.put_stream(container, name, [sent], sha256=digest, **conditions)  # type: ignore[arg-type]
+            assert f"{container}/{name}" in str(caught.value)
+            assert store.description in str(caught.value)
+    assert names(store, container) == ["old"]
+    assert (store.read(container, "old"), store.head(container, "old").etag) == (b"old", etag)
+    store.put_stream(container, "new", [sent], sha256=sha256_of(sent), mode="create")
+    assert store.read(container, "new") == sent
+
+
+def test_a_right_digest_is_no_leave_to_overwrite(store: BlobStore, container: str) -> None:
+    store.put(container, "b", b"one")
+    for conditions in ({"mode": "create"}, {"if_match": '"another"'}):
+        with pytest.raises(PreconditionFailedError):
+            store.put_stream(container, "b", [b"two"], sha256=sha256_of(b"two"), **conditions)  # type: ignore[arg-type]
+    assert store.read(container, "b") == b"one"
 
 
 def test_a_blob_under_way_is_not_listed(store: BlobStore, container: str) -> None:

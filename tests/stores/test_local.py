@@ -4,6 +4,7 @@ What belongs here: the local store's own faults.  What does not: the contract al
 """
 
 import errno
+import hashlib
 import os
 import socket
 import stat
@@ -17,6 +18,7 @@ from obstore.store import LocalStore
 from geo_assets.errors import (
     AccessDeniedError,
     BlobNotFoundError,
+    ChecksumMismatchError,
     ContainerNotFoundError,
     StoreUnavailableError,
     UnsupportedNameError,
@@ -235,7 +237,24 @@ def test_no_staged_file_is_left(store: LocalBlobStore, root: Path) -> None:
     store.put("c", "a", b"x")
     with pytest.raises(RuntimeError):
         store.put_stream("c", "b", broken())
+    with pytest.raises(ChecksumMismatchError):
+        store.put_stream("c", "dir/b", [b"x"], sha256="0" * 64)
     assert [path.name for path in (root / "c" / ".geo_assets_uploads").iterdir()] == ["lock"]
+    assert not (root / "c" / "dir").exists()
+
+
+def test_the_digest_is_that_of_the_file_not_of_what_was_sent(store: LocalBlobStore, root: Path) -> None:
+    data = b"x" * 9_000_000
+
+    def sent() -> Iterator[bytes]:
+        yield data
+        [staged] = (root / "c" / ".geo_assets_uploads").glob("upload-*")
+        with staged.open("r+b") as file:
+            file.write(b"y")
+
+    with pytest.raises(ChecksumMismatchError):
+        store.put_stream("c", "b", sent(), sha256=hashlib.sha256(data).hexdigest())
+    assert rows(store) == []
 
 
 def test_delete_removes_the_folders_it_empties(store: LocalBlobStore, root: Path) -> None:
