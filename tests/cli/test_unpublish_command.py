@@ -137,3 +137,24 @@ def test_a_command_that_was_killed_shows_in_the_audit(run: Run) -> None:
     shown = run("audit").stdout
     assert "never ended" in shown
     assert "1 present" in shown
+
+
+def test_a_real_cog_goes_with_its_item_and_thumbnail_and_its_validation_stays(run: Run, containers: Path) -> None:
+    key = "maps/world_byte_4326.tif"
+    assert run("submit", "process_raster", "--key", key, "--wait").status == 0
+    catalog = get_settings().catalog_path
+    sources = files(containers / "maps")
+
+    def published() -> set[str]:
+        made = [*containers.glob("*/**/*"), *catalog.glob("*/items/*.json")]
+        return {path.name for path in made if path.name.startswith(("world_byte_4326_cog", "silver~"))}
+
+    assert len(published()) == 3
+    assert (green("cog"), green("raster_stac_item"), green("raster_validation")) == ({key}, {key}, {key})
+    done = run("unpublish", "cog", key, "--execute", "--json")
+    assert (done.status, done.json["partitions"][0]["complete"]) == (0, True)
+    assert published() == set()
+    assert files(containers / "maps") == sources
+    assert (green("cog"), green("raster_stac_item"), green("raster_validation")) == (set(), set(), {key})
+    assert run("submit", "process_raster", "--key", key, "--wait").status == 0
+    assert (len(published()), green("cog")) == (3, {key})
