@@ -111,7 +111,7 @@ def histogram_svg(bands: Sequence[Mapping[str, Any]]) -> str:
     Returns:
         An SVG document, small enough to be shown at once; empty where no band has a histogram.
     """
-    histograms = [band["histogram"] for band in bands if _has_values(band)][:_HISTOGRAM_BANDS]
+    histograms = [_trimmed(band["histogram"]) for band in bands if _has_values(band)][:_HISTOGRAM_BANDS]
     if not histograms:
         return ""
     for buckets in _FEWER_BUCKETS:
@@ -190,6 +190,20 @@ def _overlaid(histograms: Sequence[Mapping[str, Any]]) -> str:
 def _has_values(band: Mapping[str, Any]) -> bool:
     histogram = band.get("histogram")
     return histogram is not None and any(histogram["buckets"]) and histogram["max"] > histogram["min"]
+
+
+def _trimmed(histogram: Mapping[str, Any]) -> dict[str, Any]:
+    """A histogram without the empty buckets at its ends: bytes are counted from 0 to 255, whatever there is."""
+    counts = histogram["buckets"]
+    filled = [position for position, count in enumerate(counts) if count]
+    first, beyond = filled[0], filled[-1] + 1
+    width = (histogram["max"] - histogram["min"]) / len(counts)
+    return {
+        "count": beyond - first,
+        "min": histogram["min"] + first * width if first else histogram["min"],
+        "max": histogram["min"] + beyond * width if beyond < len(counts) else histogram["max"],
+        "buckets": counts[first:beyond],
+    }
 
 
 def _steps(histogram: Mapping[str, Any], low: float, high: float, most: int) -> str:

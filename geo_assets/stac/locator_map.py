@@ -9,12 +9,12 @@ and lakes below 20 square degrees, rounded, and written as relative steps.  ``la
 3°: gaps of up to 2° filled, simplified by 3.8°, without Antarctica and islands below 40 square degrees.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
+import numpy as np
 import shapely
 import shapely.affinity
 import shapely.geometry
@@ -51,7 +51,7 @@ def locator_map(geometry: Mapping[str, Any] | None) -> str:
         An SVG document of at most :data:`LIMIT_BYTES` bytes, ASCII only.
 
     Raises:
-        ValueError: the geometry is not GeoJSON.
+        ValueError: the geometry is not GeoJSON, or a coordinate is no number.
     """
     shape = None if geometry is None else _shape(geometry)
     if shape is None or shape.is_empty:
@@ -77,7 +77,7 @@ def small_map(geometry: Mapping[str, Any] | None) -> str:
         An SVG document of at most :data:`SMALL_LIMIT_BYTES` bytes, ASCII only.
 
     Raises:
-        ValueError: the geometry is not GeoJSON.
+        ValueError: the geometry is not GeoJSON, or a coordinate is no number.
     """
     shape = None if geometry is None else _shape(geometry)
     footprint = ""
@@ -133,9 +133,12 @@ def _land(name: str) -> str:
 
 def _shape(geometry: Mapping[str, Any]) -> BaseGeometry:
     try:
-        return shapely.geometry.shape(geometry)
+        shape: BaseGeometry = shapely.geometry.shape(geometry)
     except (KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
         raise ValueError(f"a footprint must be GeoJSON, not {geometry!r:.100}") from error
+    if not np.isfinite(shapely.get_coordinates(shape)).all():
+        raise ValueError("a footprint has a coordinate that is no number")
+    return shape
 
 
 def _joined(shape: BaseGeometry) -> BaseGeometry:
@@ -181,7 +184,5 @@ def _ring(points: Sequence[tuple[float, float]], decimals: int) -> str:
 
 
 def _short(number: float, decimals: int) -> str:
-    if not math.isfinite(number):
-        raise ValueError(f"a footprint has no coordinate {number}")
     written = f"{number:.{decimals}f}"
     return written.rstrip("0").rstrip(".") if decimals else written
