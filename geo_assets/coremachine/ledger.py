@@ -1319,14 +1319,12 @@ class Ledger:
         return self._read(query)
 
     def recorded_results(self, job_types: Sequence[str], *, containing: Sequence[str] = ()) -> Iterator[Recorded]:
-        """Results of attempts whose publications stand, read 1,000 at a time.
+        """Results of attempts whose publications stand, oldest first, read 1,000 at a time.
 
         Args:
             job_types: of these workflows.
             containing: only results whose text has one of these, which are to be letters and digits (any case).
         """
-        page = 1000
-        columns = [attempts.c[name] for name in Recorded.__dataclass_fields__]
         text = sa.cast(attempts.c.result_data, sa.Text)
         conditions: list[sa.ColumnElement[bool]] = [
             attempts.c.job_type.in_(job_types),
@@ -1335,15 +1333,13 @@ class Ledger:
         ]
         if containing:
             conditions.append(sa.or_(*(text.icontains(word, autoescape=True) for word in containing)))
-        base = sa.select(*columns).where(*conditions).order_by(attempts.c.attempt_id).limit(page)
-        after = ""
-        while True:
-            query = base.where(attempts.c.attempt_id > after)
-            rows = self._read(lambda c, q=query: [Recorded(**row._mapping) for row in c.execute(q)])  # type: ignore[misc]  # noqa: SLF001
-            yield from rows
-            if len(rows) < page:
-                return
-            after = rows[-1].attempt_id
+        # ids first: pages by the order of the key would search and sort the whole table once a page
+        wanted = sa.select(attempts.c.attempt_id).where(*conditions)
+        ids = sorted(self._read(lambda c: list(c.execute(wanted).scalars())))
+        columns = [attempts.c[name] for name in Recorded.__dataclass_fields__]
+        for chunk in _chunks(ids, _IN_LIMIT):
+            query = sa.select(*columns).where(attempts.c.attempt_id.in_(chunk)).order_by(attempts.c.attempt_id)
+            yield from self._read(lambda c, q=query: [Recorded(**row._mapping) for row in c.execute(q)])  # type: ignore[misc]  # noqa: SLF001
 
     def audit(
         self, action: str, *, who: str, asset: str, inventories: Mapping[str, Sequence[Mapping[str, Any]]]
