@@ -20,6 +20,8 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
+from geo_assets.coremachine import events
+
 try:
     from dagster._core.storage.event_log.schema import AssetEventTagsTable, AssetKeyTable, SqlEventLogStorageTable
     from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
@@ -30,6 +32,8 @@ except ImportError:  # pragma: no cover - a future Dagster
 
 _log = logging.getLogger(__name__)
 
+_NO_RUN = ""
+"""Run and job of events that no run wrote, as Dagster has them."""
 _IN_LIMIT = 500
 """Most partitions in one statement; an index of SQLite is locked as long as it takes."""
 
@@ -75,8 +79,12 @@ def _available(storage: Any) -> bool:
 
 def _observe(instance: dg.DagsterInstance, key: dg.AssetKey, partition_keys: Sequence[str], who: str) -> None:
     now = datetime.now(UTC)
-    for partition in partition_keys:
-        instance.report_runless_asset_event(
+    events.report_observations(
+        instance,
+        run_id=_NO_RUN,
+        job_name=_NO_RUN,
+        step_key="",
+        observations=[
             dg.AssetObservation(
                 asset_key=key,
                 partition=partition,
@@ -87,15 +95,17 @@ def _observe(instance: dg.DagsterInstance, key: dg.AssetKey, partition_keys: Seq
                     "geo/at": dg.MetadataValue.timestamp(now),
                 },
             )
-        )
+            for partition in partition_keys
+        ],
+    )
 
 
 def _rows_that_show(key: dg.AssetKey, partition_keys: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:
-    events = SqlEventLogStorageTable.c
+    rows = SqlEventLogStorageTable.c
     return (
-        events.asset_key == key.to_string(),
-        events.partition.in_(partition_keys),
-        events.dagster_event_type.in_(
+        rows.asset_key == key.to_string(),
+        rows.partition.in_(partition_keys),
+        rows.dagster_event_type.in_(
             [dg.DagsterEventType.ASSET_MATERIALIZATION.value, dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value]
         ),
     )
@@ -108,15 +118,15 @@ def _partitions_that_show(storage: Any, key: dg.AssetKey, partition_keys: Sequen
 
 
 def _take_out(storage: Any, key: dg.AssetKey, partition_keys: Sequence[str]) -> None:
-    events, tags, assets = SqlEventLogStorageTable.c, AssetEventTagsTable.c, AssetKeyTable.c
+    rows, tags, assets = SqlEventLogStorageTable.c, AssetEventTagsTable.c, AssetKeyTable.c
     shows = _rows_that_show(key, partition_keys)
-    latest = sa.select(sa.func.max(events.id)).where(
-        events.asset_key == key.to_string(),
-        events.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+    latest = sa.select(sa.func.max(rows.id)).where(
+        rows.asset_key == key.to_string(),
+        rows.dagster_event_type == dg.DagsterEventType.ASSET_MATERIALIZATION.value,
     )
     has_tags, has_cache = storage.has_table(AssetEventTagsTable.name), storage.can_write_asset_status_cache()
     with storage.index_transaction() as connection:
-        ids = list(connection.execute(sa.select(events.id).where(*shows)).scalars())
+        ids = list(connection.execute(sa.select(rows.id).where(*shows)).scalars())
         # the asset's row repeats its latest materialization; without it Dagster looks for the one before
         row = {"last_materialization": None} if connection.execute(latest).scalar() in ids else {}
         if has_cache:

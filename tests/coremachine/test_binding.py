@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 
 from geo_assets.coremachine.binding import Binding, bind, binding_for, registry_of
-from geo_assets.coremachine.contract import ELEMENTS, TaskLimits, Workflow, WorkflowParameters
+from geo_assets.coremachine.contract import ELEMENTS, Published, TaskLimits, Workflow, WorkflowParameters
 from geo_assets.errors import BlobNotFoundError, ContractError, ParameterError, UnknownJobTypeError
 from geo_assets.jobs.hello_world import HelloWorld
 
@@ -253,3 +253,24 @@ def test_records_and_queue_answers_that_say_nothing_are_none() -> None:
     binding = bound(create_job_record=staticmethod(lambda *_: None), queue_job=staticmethod(lambda *_: None))
     assert binding.create_record("id", {}) == {}
     assert binding.queue("id", {}) == {"queued": True, "job_id": "id"}
+
+
+# --- what jobs leave ---------------------------------------------------------------------------------------------
+
+
+def test_a_class_without_the_hook_publishes_nothing() -> None:
+    for binding in (bound(), bind(Shelves)):
+        assert not binding.publishes
+        assert binding.published({"anything": 1}) == ()
+
+
+def test_a_plain_class_may_say_what_its_jobs_leave() -> None:
+    def published(result: dict[str, Any]) -> list[Published]:
+        return [Published(kind="blob", collection="silver", name=result["blob"], version="e1")]
+
+    binding = bound(published=staticmethod(published))
+    assert binding.publishes
+    (left,) = binding.published({"blob": "a.tif"})
+    assert (left.name, left.version, left.about, left.asset) == ("a.tif", "e1", None, None)
+    with pytest.raises(ContractError, match=r"Plain\.published failed: KeyError: 'blob'; mend the class"):
+        binding.published({})
