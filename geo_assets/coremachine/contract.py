@@ -176,8 +176,9 @@ class TaskContext(dict[str, Any]):
     """The optional second argument of a handler: a dict, as the original documented, with named accessors.
 
     Keys: ``job_id``, ``job_type``, ``task_id``, ``stage``, ``task_index``, ``attempt`` (1 on the first
-    execution), ``services`` (the stores the run was given; empty in a worker process) and, only where the task of
-    equal index in the stage before completed, ``predecessor_result``, what it returned.
+    execution), ``releases`` (how many runs died over this job and may have left something), ``services`` (the stores
+    the run was given; empty in a worker process) and, only where the task of equal index in the stage before
+    completed, ``predecessor_result``, what it returned.
 
     In threads, and in stages that do not fan out, also ``scratch``, the job's own folder of temporary files; and, for
     workflows that say ``remembers``, ``history``.

@@ -399,6 +399,7 @@ def _pending(
         stage=stage,
         task_index=index,
         attempt=1,
+        releases=attempt.releases,
         services=scope.services,
         **more,
     )
@@ -848,13 +849,12 @@ def _settlement(binding: Binding, ended: EndedJob, rows: Sequence[TaskRow]) -> S
 
 def _good_outcome(attempt: Attempt, rows: Sequence[TaskRow]) -> OutcomeKind:
     kinds = {row.outcome for row in rows}
+    if OutcomeKind.UPDATED in kinds:
+        return OutcomeKind.UPDATED
     if OutcomeKind.CREATED in kinds or not kinds:
         # a handler that says nothing has made something; made again, it is an update
         return OutcomeKind.UPDATED if attempt.number > 1 else OutcomeKind.CREATED
-    for kind in (OutcomeKind.UPDATED, OutcomeKind.UNCHANGED):
-        if kind in kinds:
-            return kind
-    return OutcomeKind.SKIPPED
+    return OutcomeKind.UNCHANGED if OutcomeKind.UNCHANGED in kinds else OutcomeKind.SKIPPED
 
 
 def _aggregate(

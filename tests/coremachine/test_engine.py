@@ -9,7 +9,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from geo_assets.coremachine import engine
 from geo_assets.coremachine.binding import Binding, Segment, bind
 from geo_assets.coremachine.contract import (
+    PICTURES,
     JobExecutionContext,
     JobStatus,
     OutcomeKind,
@@ -662,7 +664,8 @@ def test_a_task_that_waits_for_another_try_is_queued_in_the_ledger(bench: Bench,
         (["skipped"], COMPLETED, "skipped"),
         (["skipped", "unchanged"], COMPLETED, "unchanged"),
         (["skipped", "unchanged", "updated"], COMPLETED, "updated"),
-        (["skipped", "created", "updated"], COMPLETED, "created"),
+        (["skipped", "created", "updated"], COMPLETED, "updated"),
+        (["skipped", "created", "unchanged"], COMPLETED, "created"),
         (["invalid"], FAILED, "invalid"),
         (["invalid", "invalid", "created"], FAILED, "invalid"),
         (["invalid", "failed"], FAILED, "failed"),
@@ -1282,3 +1285,111 @@ def test_a_class_with_declared_parameters_and_no_aggregation_runs_unchanged(
     job = _run_legacy(bench, legacy_bindings["countdown"], {"start": 4, "dataset_id": "d"})
     assert job.result_data == {"job_type": "countdown", "total_tasks": 1, "message": "Job completed successfully"}
     assert bench.tasks(job)[0].result_data == {"success": True, "result": {"numbers": [4, 3, 2, 1]}}
+
+
+# --- what one job's handlers share, and who is told ------------------------------------------------------------
+
+
+def test_the_stages_of_a_job_share_a_folder_that_goes_with_the_job(bench: Bench, tmp_path: Path) -> None:
+    bench.settings = bench.settings.model_copy(update={"home": tmp_path})
+    seen: list[tuple[str, Path, bool]] = []
+
+    def look(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
+        assert context.scratch is not None
+        path = context.scratch.path
+        seen.append((context["job_id"], path, (path / "left").exists()))
+        (path / "left").touch()
+        if context["stage"] == 2:
+            raise ValueError("a bad end changes nothing")
+        return {"success": True}
+
+    bench.run(make(lambda *_: [task()], stages=2, parallelism="single", handlers={"do": look}), "a", "b")
+    folders = {job: {path for each, path, _ in seen if each == job} for job, _, _ in seen}
+    assert [len(paths) for paths in folders.values()] == [1, 1]
+    assert len(set.union(*folders.values())) == 2
+    assert [left for _, _, left in seen].count(True) == 2, "stage 2 finds what stage 1 left"
+    assert not any(path.exists() for _, path, _ in seen)
+
+
+def test_tasks_that_fan_out_have_no_folder_in_common(bench: Bench) -> None:
+    seen: list[Any] = []
+
+    def look(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
+        seen.append(context.scratch)
+        return {"success": True}
+
+    bench.run(make(lambda *_: [task(0), task(1)], parallelism="fan_out", handlers={"do": look}))
+    assert seen == [None, None]
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_handlers_hear_of_the_partition_s_past_only_if_the_workflow_wants_it(bench: Bench, *, remembers: bool) -> None:
+    heard: list[Any] = []
+
+    def look(params: dict[str, Any], context: TaskContext) -> dict[str, Any]:
+        heard.append([(before["status"], before["parameters"]["plan"]) for before in context.history])
+        return {"success": True}
+
+    binding = make(lambda *_: [task()], handlers={"do": look}, remembers=remembers)
+    for number, plan in enumerate(("first", "second"), start=1):
+        new_job = NewJob(
+            job_type="testing", job_id=f"{number:064x}", asset="testing", partition_key="one",
+            parameters={"plan": plan}, total_stages=1,
+        )  # fmt: skip
+        bench.ledger.claim_now([new_job], f"run-{number}")
+        bench.work(binding, run_id=f"run-{number}")
+    assert heard == [[], [("completed", "first")] if remembers else []]
+
+
+@pytest.mark.parametrize("parallelism", ["dynamic", "fan_out"])
+def test_ended_tasks_are_told_of_before_their_job_is_settled(bench: Bench, parallelism: str) -> None:
+    order: list[Any] = []
+
+    def do_one(params: dict[str, Any]) -> dict[str, Any]:
+        if params["value"] == 1:
+            return {"success": False, "outcome": "invalid", "error": "CODE", "reason": "in words"}
+        return {"success": True, "outcome": "updated", "result": {"n": params["value"]}}
+
+    binding = make(
+        lambda *_: [task(n, value=n) for n in range(3)], parallelism=parallelism, handlers={"do": do_one}
+    )  # fmt: skip
+    bench.claim(binding, "plan")
+    scope = replace(
+        bench.scope(binding),
+        on_tasks=lambda ended: order.extend((one.parameters["value"], one.outcome, one.reason) for one in ended),
+        on_settled=lambda settled: order.append("settled"),
+    )
+    runner = InMemoryRunner()
+    for segment in binding.segments():
+        if segment.fans_out:
+            engine.spread_tasks(scope, segment.first)
+            for spans in engine.plan_spans(bench.ledger, RUN, segment.first, 2):
+                engine.run_tasks(scope, runner, spans, segment.first)
+            engine.end_fan_out(scope, segment.first)
+        else:
+            engine.run_jobs(scope, runner, bench.ledger.attempts_of_run(RUN), segment)
+    assert sorted(order[:-1]) == [(0, "updated", None), (1, "invalid", "in words"), (2, "updated", None)]
+    assert order[-1] == "settled"
+
+
+@pytest.mark.parametrize(("parallelism", "kept"), [("single", True), ("fan_out", False)])
+def test_pictures_of_tasks_that_fan_out_are_shown_but_not_kept(bench: Bench, parallelism: str, *, kept: bool) -> None:
+    told: list[Any] = []
+
+    def draw(params: dict[str, Any]) -> dict[str, Any]:
+        return {"success": True, "result": {"n": 1, PICTURES: "a picture"}}
+
+    binding = make(lambda *_: [task()], parallelism=parallelism, handlers={"do": draw})
+    bench.claim(binding, "plan")
+    scope = replace(bench.scope(binding), on_tasks=lambda ended: told.extend(one.result["result"] for one in ended))
+    if parallelism == "fan_out":
+        engine.spread_tasks(scope, 1)
+        (spans,) = engine.plan_spans(bench.ledger, RUN, 1, 10)
+        engine.run_tasks(scope, InMemoryRunner(), spans, 1)
+    else:
+        (segment,) = binding.segments()
+        engine.run_jobs(scope, InMemoryRunner(), bench.ledger.attempts_of_run(RUN), segment)
+    assert told == [{"n": 1, PICTURES: "a picture"}]
+    (attempt,) = bench.ledger.attempts_of_run(RUN)
+    (row,) = bench.ledger.tasks_of([attempt.attempt_id])
+    assert (PICTURES in (row.result_data or {})["result"]) is kept

@@ -1204,14 +1204,25 @@ def test_a_withdrawn_attempt_owes_no_event_and_counts_as_never_materialized(ledg
     assert ledger.was_materialized("greetings", ["key-1", "key-2"]) == set()
 
 
-def test_a_withdrawn_attempt_is_not_the_last_completed_one(ledger: Ledger) -> None:
+def test_history_is_what_ended_on_the_partition_before_newest_first(ledger: Ledger) -> None:
+    for number in range(1, 5):
+        ledger.submit([new(force=True), new(2, force=True)])
+        finish(ledger, f"run-{number}")
+    ledger.submit([new(force=True)])
+    (current,) = run_all(ledger, "now")
+    before = ledger.history([current], limit=3)[current.attempt_id]
+    assert [attempt.run_id for attempt in before] == ["run-4", "run-3", "run-2"]
+    assert {attempt.partition_key for attempt in before} == {current.partition_key}
+
+
+def test_history_leaves_out_what_was_taken_back(ledger: Ledger) -> None:
     ledger.submit([new()])
     finish(ledger, "run-1")
     ledger.submit([new(force=True)])
     (current,) = run_all(ledger, "run-2")
-    assert set(ledger.last_completed([current])) == {current.attempt_id}
+    assert set(ledger.history([current])) == {current.attempt_id}
     took_back(ledger, the_attempts(ledger)[0])
-    assert ledger.last_completed([current]) == {}
+    assert ledger.history([current]) == {}
 
 
 def test_withdrawing_twice_keeps_the_first_time(ledger: Ledger) -> None:

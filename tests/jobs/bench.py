@@ -9,13 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from geo_assets.coremachine import engine
 from geo_assets.coremachine.binding import bind, registry_of
 from geo_assets.coremachine.contract import EndedTask, JobStatus, PartitionNews
 from geo_assets.coremachine.ledger import Attempt, Job, Ledger, Settlement
+from geo_assets.coremachine.ledger_tables import attempts
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.sandbox import Sandbox
-from geo_assets.coremachine.submission import prepare, submit
+from geo_assets.coremachine.submission import prepare
 from geo_assets.coremachine.task_runner import open_runner
 from geo_assets.jobs import WORKFLOWS
 from geo_assets.services import Services
@@ -65,20 +68,20 @@ class Bench:
         found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         return sorted(name for name in found if not name.startswith("."))
 
-    def run(self, job_type: str, *, force: bool = True, **params: Any) -> Job:
-        """Submit one job and take it to its end; ``force`` as *Materialize* does."""
-        if not force:
-            submit(self.machine, job_type, params)
+    def run(self, job_type: str, **params: Any) -> Job:
+        """Take one job to its end, as *Materialize* does."""
         return self.run_many(job_type, [params])[0]
 
-    def run_many(self, job_type: str, params_list: Sequence[Mapping[str, Any]]) -> list[Job]:
-        """Take jobs of one type to their end, in one run."""
+    def run_many(self, job_type: str, params_list: Sequence[Mapping[str, Any]], *, releases: int = 0) -> list[Job]:
+        """Take jobs of one type to their end, in one run; ``releases``: as if so many runs had died over them."""
         self._runs += 1
         run_id = f"run-{self._runs}"
         self.news, self.settled = [], []
         binding = self.machine.registry[job_type]
         new = [prepare(self.machine, binding, params, force=True) for params in params_list]
         self.ledger.claim_now(new, run_id)
+        with self.ledger.engine.begin() as connection:
+            connection.execute(sa.update(attempts).where(attempts.c.run_id == run_id).values(releases=releases))
         scope = engine.RunScope(
             ledger=self.ledger,
             binding=binding,
@@ -110,5 +113,5 @@ class Bench:
                     engine.run_tasks(scope, runner, spans, segment.first)
                 engine.end_fan_out(scope, segment.first)
             else:
-                attempts = self.ledger.attempts_of_run(scope.run_id, statuses=[JobStatus.PROCESSING])
-                engine.run_jobs(scope, runner, attempts, segment)
+                at_work = self.ledger.attempts_of_run(scope.run_id, statuses=[JobStatus.PROCESSING])
+                engine.run_jobs(scope, runner, at_work, segment)
