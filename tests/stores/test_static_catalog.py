@@ -97,6 +97,33 @@ def test_an_unchanged_batch_touches_no_file(catalog: StaticCatalog) -> None:
     assert after == before
 
 
+def test_a_single_write_reads_no_more_in_a_large_collection(
+    catalog: StaticCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: list[Path] = []
+    read, write, listed = catalog._read, catalog._write, catalog._item_files
+
+    def watched_read(path: Path) -> dict[str, Any] | None:
+        touched.append(path)
+        return read(path)
+
+    def watched_write(path: Path, document: Any) -> None:
+        touched.append(path)
+        write(path, document)
+
+    def watched_files(collection_id: str) -> list[Path]:
+        touched.extend(found := listed(collection_id))
+        return found
+
+    monkeypatch.setattr(catalog, "_read", watched_read)
+    monkeypatch.setattr(catalog, "_write", watched_write)
+    monkeypatch.setattr(catalog, "_item_files", watched_files)
+    catalog.upsert_items(COLLECTION, [item(f"{number}.tif") for number in range(50)])
+    touched.clear()
+    catalog.upsert_items(COLLECTION, [item("another.tif")], refresh=False)
+    assert [path.name for path in touched] == ["bronze~another.tif.json"] * 2
+
+
 def _write_and_die(root: Path, survivors: int) -> None:
     """Write item files until ``survivors`` are there, then be killed in the middle of the batch."""
     catalog = StaticCatalog(root)
