@@ -150,12 +150,12 @@ def described_blob(item: Mapping[str, Any]) -> DescribedBlob | None:
     thing = described_thing(item)
     if thing is None:
         return None
-    properties = item["properties"]
+    etag, recipe = (item["properties"].get(f"geo_assets:{name}") for name in ("etag", "recipe"))
     return DescribedBlob(
         container=thing[0],
         blob=thing[1],
-        etag=properties.get("geo_assets:etag"),
-        recipe=properties.get("geo_assets:recipe"),
+        etag=etag if isinstance(etag, str) else None,
+        recipe=recipe if isinstance(recipe, str) else None,
     )
 
 

@@ -37,7 +37,7 @@ from geo_assets.stac.collections import (
     describe_collection,
     facts_of,
 )
-from geo_assets.stac.items import DescribedBlob, without_structural_links
+from geo_assets.stac.items import DescribedBlob, described_blob, without_structural_links
 from geo_assets.stores.catalog import ItemOutcome, ItemStatus, UpsertPlan
 
 __all__ = ["PgstacCatalog"]
@@ -146,17 +146,17 @@ class PgstacCatalog:
         """Id → blob, of every item of a collection that describes a blob, of this container if one is named."""
         with self._connection() as connection:
             rows = connection.execute(
-                "select id, content->'properties'->>'geo_assets:container', content->'properties'->>'geo_assets:blob',"
-                " content->'properties'->>'geo_assets:etag', content->'properties'->>'geo_assets:recipe'"
+                "select id, jsonb_build_object('properties', jsonb_build_object("
+                " 'geo_assets:container', content->'properties'->'geo_assets:container',"
+                " 'geo_assets:blob', content->'properties'->'geo_assets:blob',"
+                " 'geo_assets:etag', content->'properties'->'geo_assets:etag',"
+                " 'geo_assets:recipe', content->'properties'->'geo_assets:recipe'))"
                 " from pgstac.items where collection = %(collection)s and"
                 " (%(container)s::text is null or content->'properties'->>'geo_assets:container' = %(container)s)",
                 {"collection": collection_id, "container": container},
             ).fetchall()
-        return {
-            item_id: DescribedBlob(container=its_container, blob=blob, etag=etag, recipe=recipe)
-            for item_id, its_container, blob, etag, recipe in rows
-            if its_container is not None and blob is not None
-        }
+        described = ((item_id, described_blob(item)) for item_id, item in rows)
+        return {item_id: blob for item_id, blob in described if blob is not None}
 
     def count_items(self, collection_id: str) -> int:
         """How many items a collection holds."""

@@ -85,6 +85,30 @@ def test_what_was_written_is_read_back_equal(catalog: CatalogStore) -> None:
     assert catalog.described_blobs(COLLECTION, container="silver") == {}
 
 
+def test_items_say_which_version_of_which_blob_they_describe_and_how(catalog: CatalogStore) -> None:
+    foreign = item(id="foreign")
+    for name in ("container", "blob", "etag"):
+        del foreign["properties"][f"geo_assets:{name}"]
+    odd, half, bare = item(id="odd"), item(id="half"), item("b/ü.tif")
+    odd["properties"]["geo_assets:container"] = 5
+    half["properties"]["geo_assets:blob"] = None
+    bare["properties"] |= {"geo_assets:etag": None, "geo_assets:recipe": 3}
+    plain = item("a.tif", **{"geo_assets:recipe": "ab12"})
+    silver = item("a.tif", id="silver", **{"geo_assets:container": "silver"})
+    outcomes = catalog.upsert_items(COLLECTION, [foreign, odd, half, plain, bare, silver])
+    assert statuses(outcomes) == ["created"] * 6
+    in_bronze = {
+        plain["id"]: DescribedBlob(container="bronze", blob="a.tif", etag='"1"', recipe="ab12"),
+        bare["id"]: DescribedBlob(container="bronze", blob="b/ü.tif", etag=None, recipe=None),
+    }
+    in_silver = {"silver": DescribedBlob(container="silver", blob="a.tif", etag='"1"', recipe=None)}
+    assert catalog.described_blobs(COLLECTION) == in_bronze | in_silver
+    assert catalog.described_blobs(COLLECTION, container="bronze") == in_bronze
+    assert catalog.described_blobs(COLLECTION, container="silver") == in_silver
+    assert catalog.described_blobs(COLLECTION, container="5") == {}
+    assert catalog.described_blobs("another") == {}
+
+
 def test_a_range_of_time_keeps_its_null_datetime(catalog: CatalogStore) -> None:
     ranged = item(datetime=None, start_datetime="1960-01-01T00:00:00Z", end_datetime="9999-12-31T00:00:00Z")
     assert statuses(catalog.upsert_items(COLLECTION, [ranged])) == ["created"]
