@@ -214,11 +214,6 @@ class Binding:
         metadata: dict[str, Any] = self._hook("materialization_metadata")(result)
         return metadata
 
-    def materialization_description(self, result: dict[str, Any]) -> str:
-        """Markdown worth showing on the partition."""
-        text: str = self._hook("materialization_description")(result)
-        return text
-
     def partition_news(self, task: EndedTask) -> tuple[PartitionNews, ...]:
         """What an ended task means for partitions of other assets."""
         news: Iterable[PartitionNews] = self._hook("partition_news")(task)

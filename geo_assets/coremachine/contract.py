@@ -241,8 +241,6 @@ class PartitionNews:
     outcome: OutcomeKind
     reason: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    description: str = ""
-    """Markdown, pictures included."""
     source_version: str | None = None
 
 
@@ -454,12 +452,6 @@ class Workflow:
         """Plain values worth showing on the partition, beside the result itself."""
         del result
         return {}
-
-    @classmethod
-    def materialization_description(cls, result: dict[str, Any]) -> str:
-        """Markdown below the sentence that describes a materialization; pictures show there without a click."""
-        del result
-        return ""
 
     @classmethod
     def partition_news(cls, task: EndedTask) -> Iterable[PartitionNews]:

@@ -239,13 +239,15 @@ def emit_news(
         add_partitions(instance, owner, [encode_partition_key(item.name) for item in (*good, *bad)])
         if good:
             events.report_materializations(
-                instance, **where, materializations=[materialization_of_news(item) for item in good]
+                instance, **where, materializations=[materialization_of_news(item, job_name) for item in good]
             )
         if bad:
             # what was planned in a run that failed is shown red
             keys = [encode_partition_key(item.name) for item in bad]
             events.report_planned(instance, **where, asset=asset, partition_keys=keys)
-            events.report_observations(instance, **where, observations=[failure_of_news(item) for item in bad])
+            events.report_observations(
+                instance, **where, observations=[failure_of_news(item, job_name) for item in bad]
+            )
 
 
 def _worth_writing(

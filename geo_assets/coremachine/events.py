@@ -78,7 +78,7 @@ def report_materializations(
             job_name=job_name,
             step_key=step_key,
             event_specific_data=StepMaterializationData(materialization),
-            message=(materialization.description or "Materialized value.").partition("\n")[0],
+            message=materialization.description or "Materialized value.",
         )
         for materialization in materializations
     ]

@@ -50,7 +50,7 @@ def materialization_of(binding: Binding, attempt: Attempt) -> dg.AssetMaterializ
     return dg.AssetMaterialization(
         asset_key=dg.AssetKey.from_user_string(binding.asset),
         partition=attempt.partition_key,
-        description=_description(binding, attempt, result),
+        description=_sentence(attempt),
         metadata=metadata,
         tags=tags,
     )
@@ -68,35 +68,30 @@ def _named_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name if "/" in name else f"geo/{name}": metadata_value(value) for name, value in values.items()}
 
 
-def _description(binding: Binding, attempt: Attempt, result: dict[str, Any]) -> str:
-    """A sentence, and below it what the workflow wants seen at once."""
-    sentence = _sentence(attempt)
-    try:
-        more = binding.materialization_description(result)
-    except Exception as error:  # noqa: BLE001 - whatever a workflow raises here must not lose the result
-        more = redact(f"its pictures cannot be shown: {type(error).__name__}: {error}")
-    return f"{sentence}\n\n{more}" if more else sentence
-
-
-def materialization_of_news(news: PartitionNews) -> dg.AssetMaterialization:
+def materialization_of_news(news: PartitionNews, job_type: str) -> dg.AssetMaterialization:
     """The materialization that a task of another workflow brought about."""
     tags = {} if news.source_version is None else {"dagster/data_version": news.source_version}
-    metadata = {"geo/outcome": news.outcome.value, **_named_values(news.metadata)}
+    metadata = {
+        "geo/outcome": news.outcome.value,
+        **({"geo/reason": news.reason} if news.reason else {}),
+        **_named_values(news.metadata),
+        "geo/job_type": job_type,
+    }
     return dg.AssetMaterialization(
         asset_key=dg.AssetKey.from_user_string(news.asset),
         partition=encode_partition_key(news.name),
-        description=news.description or news.outcome.value,
+        description=f"{news.outcome.value} by {job_type}",
         metadata=metadata,
         tags=tags,
     )
 
 
-def failure_of_news(news: PartitionNews) -> dg.AssetObservation:
+def failure_of_news(news: PartitionNews, job_type: str) -> dg.AssetObservation:
     """What a partition shows that a task of another workflow could not materialize."""
     return dg.AssetObservation(
         asset_key=dg.AssetKey.from_user_string(news.asset),
         partition=encode_partition_key(news.name),
-        description=news.outcome.value,
+        description=f"{job_type} {news.outcome.value}",
         metadata={
             "geo/outcome": news.outcome.value,
             "geo/reason": news.reason or "no reason was given",

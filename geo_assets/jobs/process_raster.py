@@ -55,7 +55,7 @@ from geo_assets.jobs.raster_cataloguing import (
     is_current,
     item_published,
     picture_and_item,
-    picture_gallery,
+    picture_metadata,
     pictures_of,
     publish_thumbnail,
     write_item,
@@ -708,7 +708,6 @@ class ProcessRaster(ValidateRasterJob):
         result: Mapping[str, Any] = task.result.get("result") or {}
         common: dict[str, Any] = {"outcome": task.outcome, "reason": task.reason}
         if task.task_type == "validate_raster" and "unchanged" not in result:
-            verdict = "valid" if result.get("valid") else "invalid"
             if result.get("validation_skipped"):
                 return []
             return [
@@ -716,20 +715,17 @@ class ProcessRaster(ValidateRasterJob):
                     asset="raster_validation",
                     name=f"{task.parameters['container_name']}/{task.parameters['blob_name']}",
                     metadata=raster_metadata(result),
-                    description=f"{verdict}, judged by {cls.job_type}",
                     source_version=result.get("source_etag"),
                     **common,
                 )
             ]
         if task.task_type == "catalog_cog":
             cog = task.parameters["cog"]
-            sentence = f"{task.outcome.value} by {cls.job_type}"
             return [
                 PartitionNews(
                     asset=ITEM_ASSET,
                     name=f"{cog['source_container']}/{cog['source_blob']}",
                     metadata=catalogued_metadata(result),
-                    description="\n\n".join(text for text in (sentence, picture_gallery(result)) if text),
                     source_version=cog["source_etag"],
                     **common,
                 )
@@ -747,6 +743,7 @@ class ProcessRaster(ValidateRasterJob):
         notes = [*cog["notes"], *(note for tier in cog["tiers"].values() for note in tier["notes"])]
         validation = result.get("validation") or {}
         shown = {
+            **picture_metadata(result),
             "dagster/uri": main["href"],
             "size": f"{cog['shape'][1]} x {cog['shape'][0]}",
             "bands": cog["bands"],
@@ -767,11 +764,6 @@ class ProcessRaster(ValidateRasterJob):
             "timings": [{"step": step, "seconds": seconds} for step, seconds in cog["timings"].items()],
         }
         return {name: value for name, value in shown.items() if value is not None}
-
-    @classmethod
-    def materialization_description(cls, result: dict[str, Any]) -> str:
-        """Thumbnail, locator map, histogram."""
-        return picture_gallery(result)
 
     @classmethod
     def finish_run(cls, jobs: Sequence[Mapping[str, Any]], services: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 
 from geo_assets.coremachine.contract import (
     PICTURES,
+    Markdown,
     OutcomeKind,
     Published,
     TaskContext,
@@ -28,13 +29,13 @@ from geo_assets.coremachine.contract import (
 from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.errors import ParameterError
 from geo_assets.jobs.raster_blobs import failed, invalid, sentence_of
-from geo_assets.pictures import Picture, gallery, histogram_svg
+from geo_assets.pictures import Picture, enlarged, gallery, histogram_svg, shown_at_once
 from geo_assets.settings import Settings
 from geo_assets.stac.acquisition import check_datetime_pattern
 from geo_assets.stac.collections import describe_collection
 from geo_assets.stac.identifiers import IdRule, file_stem, raster_item_id
 from geo_assets.stac.items import StacVersion
-from geo_assets.stac.locator_map import locator_map
+from geo_assets.stac.locator_map import locator_map, small_map
 from geo_assets.stores.blobs import MAX_BLOB_NAME, BlobProperties, BlobStore
 from geo_assets.stores.catalog import ItemOutcome, ItemStatus
 from geo_assets.stores.item_writer import ItemWriter
@@ -50,7 +51,7 @@ __all__ = [
     "is_current",
     "item_published",
     "picture_and_item",
-    "picture_gallery",
+    "picture_metadata",
     "pictures_of",
     "publish_thumbnail",
     "thumbnail_place",
@@ -312,24 +313,32 @@ def pictures_of(described: Mapping[str, Any]) -> dict[str, Any]:
     return {**described["pictures"], "outline": described["outline"]}
 
 
-def picture_gallery(result: Mapping[str, Any]) -> str:
-    """Thumbnail, locator map and histogram of a result, as Markdown."""
+def picture_metadata(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Thumbnail, locator map and histogram of a result: small ones shown at once, larger ones a click away."""
     pictures = result.get(PICTURES) or {}
-    shown: list[Picture] = []
-    if pictures.get("thumbnail"):
-        shown.append(
-            Picture(alt="thumbnail", media_type=pictures["media_type"], data=base64.b64decode(pictures["thumbnail"]))
-        )
-    if pictures.get("outline"):
-        shown.append(Picture(alt="where it lies", media_type=_SVG, data=locator_map(pictures["outline"]).encode()))
-    if pictures.get("histograms"):
-        svg = histogram_svg([{"histogram": band["histogram"]} for band in pictures["histograms"]])
-        shown.append(Picture(alt="histogram", media_type=_SVG, data=svg.encode()))
-    return gallery("", shown) if shown else ""
+    if not pictures:
+        return {}
+    outline, bands = pictures["outline"], [{"histogram": histogram} for histogram in pictures["histograms"]]
+    tiny = Picture(alt="Thumbnail", media_type=pictures["media_type"], data=base64.b64decode(pictures["tiny"]))
+    small = Picture(alt="Thumbnail", media_type=pictures["media_type"], data=base64.b64decode(pictures["small"]))
+    width, height = pictures["size"]
+    at_once = {"thumbnail": enlarged(tiny, width=width, height=height)}
+    gathered = [small]
+    if outline:
+        at_once["map"] = Picture(alt="Where it lies", media_type=_SVG, data=small_map(outline).encode())
+        gathered.append(Picture(alt="Where it lies", media_type=_SVG, data=locator_map(outline).encode()))
+    if histogram := histogram_svg(bands):
+        at_once["histogram"] = Picture(alt="Histogram", media_type=_SVG, data=histogram.encode())
+        gathered.append(at_once["histogram"])
+    shown = {name: shown_at_once(picture) for name, picture in at_once.items()}
+    return {
+        **{name: Markdown(text) for name, text in shown.items() if text},
+        "pictures": Markdown(gallery("", gathered)),
+    }
 
 
 def catalogued_metadata(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a catalogued raster as rows of the partition's metadata."""
+    """The pictures and the facts of a catalogued raster, as the partition shows them."""
     stac: Mapping[str, Any] = result.get("stac") or {}
     raster: Mapping[str, Any] = result.get("raster") or {}
     plain = {
@@ -346,7 +355,7 @@ def catalogued_metadata(result: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": raster.get("dtype"),
         "dagster/uri": result.get("href"),
     }
-    return {name: value for name, value in plain.items() if value is not None}
+    return {**picture_metadata(result), **{name: value for name, value in plain.items() if value is not None}}
 
 
 def item_published(result: Mapping[str, Any]) -> list[Published]:

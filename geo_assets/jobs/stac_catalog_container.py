@@ -23,21 +23,20 @@ from geo_assets.coremachine.contract import (
     Markdown,
     OutcomeKind,
     PartitionNews,
-    Published,
     TaskContext,
     TaskResult,
     TaskStatus,
     Workflow,
 )
 from geo_assets.coremachine.identity import task_id
-from geo_assets.errors import BlobNotFoundError, ContainerNotFoundError
+from geo_assets.errors import BlobNotFoundError, ContainerNotFoundError, GeoAssetsError, TransientError
 from geo_assets.jobs.container_parameters import check_container
+from geo_assets.jobs.raster_blobs import failed
 from geo_assets.jobs.raster_cataloguing import (
     ITEM_ASSET,
     CatalogueParameters,
     ItemRequest,
     catalogued_metadata,
-    picture_gallery,
     thumbnail_place,
 )
 from geo_assets.jobs.stac_catalog_raster import extract_stac_metadata, refresh_collections
@@ -248,11 +247,7 @@ def _prune(services: Mapping[str, Any], params: Mapping[str, Any], vanished: Map
 
 
 def extract_stac(params: dict[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
-    """Catalogue one blob of the listing; a name that cannot be opened is invalid, one that is gone has failed.
-
-    Raises:
-        GeoAssetsError: as :func:`~geo_assets.jobs.stac_catalog_raster.extract_stac_metadata`.
-    """
+    """Catalogue one blob of the listing; a name that cannot be opened is invalid, one that is gone has failed."""
     if "unchanged" in params:
         return {
             "success": True,
@@ -266,13 +261,10 @@ def extract_stac(params: dict[str, Any], context: Mapping[str, Any]) -> dict[str
     try:
         return extract_stac_metadata(params, context)
     except BlobNotFoundError as error:
-        return {
-            "success": False,
-            "outcome": OutcomeKind.FAILED.value,
-            "error": f"{error}; it was removed since the container was listed",
-            "transient": False,
-            "result": head,
-        }
+        return failed("BLOB_GONE", f"{error}; it was removed since the container was listed", head)
+    except GeoAssetsError as error:
+        transient = isinstance(error, TransientError)
+        return failed("NOT_CATALOGUED", f"{type(error).__name__}: {error}", head, transient=transient)
 
 
 # --- the workflow ------------------------------------------------------------------------------------------------
@@ -418,7 +410,6 @@ class StacCatalogContainer(Workflow):
         if "unchanged" in task.parameters:
             return []
         result = task.result.get("result") or {}
-        sentence = f"{task.outcome.value} by {cls.job_type}"
         return [
             PartitionNews(
                 asset=ITEM_ASSET,
@@ -426,7 +417,6 @@ class StacCatalogContainer(Workflow):
                 outcome=task.outcome,
                 reason=task.reason,
                 metadata=catalogued_metadata(result),
-                description="\n\n".join(text for text in (sentence, picture_gallery(result)) if text),
                 source_version=result.get("source_etag"),
             )
         ]
@@ -449,12 +439,6 @@ class StacCatalogContainer(Workflow):
     def finish_run(cls, jobs: Sequence[Mapping[str, Any]], services: Mapping[str, Any]) -> None:
         """Bring the collections up to date, once for all items."""
         refresh_collections(jobs, services)
-
-    @classmethod
-    def published(cls, result: dict[str, Any]) -> Sequence[Published]:
-        """Nothing of its own: each blob's item is taken back by its own partition."""
-        del result
-        return ()
 
 
 _OUTCOMES = ("created", "updated", "unchanged", "skipped", "invalid", "failed", "cancelled")
@@ -494,7 +478,7 @@ def _outcome_of(task: TaskResult) -> str:
 def _failure(task: TaskResult) -> dict[str, Any]:
     result = task.result_data.get("result") or {}
     return {
-        "blob_name": result.get("blob_name"),
+        "blob_name": result.get("blob_name") or f"task {task.task_id}",
         "outcome": _outcome_of(task),
         "error": task.result_data.get("reason") or task.error_details or task.result_data.get("error"),
     }

@@ -44,7 +44,6 @@ from geo_assets.jobs.raster_cataloguing import (
     is_current,
     item_published,
     picture_and_item,
-    picture_gallery,
     pictures_of,
     publish_thumbnail,
     write_item,
@@ -272,11 +271,6 @@ class StacCatalogRaster(Workflow):
     def materialization_metadata(cls, result: dict[str, Any]) -> dict[str, Any]:
         """The facts of the item."""
         return catalogued_metadata(result)
-
-    @classmethod
-    def materialization_description(cls, result: dict[str, Any]) -> str:
-        """Thumbnail, locator map, histogram."""
-        return picture_gallery(result)
 
     @classmethod
     def finish_run(cls, jobs: Sequence[Mapping[str, Any]], services: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from geo_assets.errors import RasterRefusedError, RasterUnreadableError
+from geo_assets.raster.tiff import where_cut_off
 
 __all__ = ["DRIVERS", "SNIFFED_BYTES", "RasterFormat", "check_container", "sniff"]
 
@@ -122,8 +123,8 @@ def sniff(head: bytes, *, size: int, name: str = "") -> RasterFormat:
 def check_container(path: Path, form: RasterFormat) -> RasterFormat:
     """Find what GDAL overlooks in a file of this format; returns the format, made exact.
 
-    GDAL reads a PNG or a classic netCDF cut off anywhere as if it were whole, and follows the names of other files
-    that HDF5 and Imagine files may hold.
+    GDAL reads a PNG or a classic netCDF cut off anywhere as if it were whole, opens a TIFF that is cut off, and follows
+    the names of other files that HDF5 and Imagine files may hold.
 
     Raises:
         RasterUnreadableError: the file is cut off or damaged.
@@ -300,7 +301,20 @@ def _check_hfa(path: Path, form: RasterFormat) -> RasterFormat:
     return form
 
 
+# --- GeoTIFF -------------------------------------------------------------------------------------------------
+
+
+def _check_tiff(path: Path, form: RasterFormat) -> RasterFormat:
+    needed = where_cut_off(path)
+    if needed is not None:
+        raise RasterUnreadableError(
+            f"the TIFF is cut off: its last block ends at byte {needed:,}, the file at {path.stat().st_size:,}"
+        )
+    return form
+
+
 _CHECKS: dict[str, Callable[[Path, RasterFormat], RasterFormat]] = {
+    _GTIFF.name: _check_tiff,
     _PNG.name: _check_png,
     _NETCDF3.name: _check_classic,
     _HDF5.name: _check_hdf5,

@@ -16,12 +16,15 @@ from typing import Any
 
 import shapely
 import shapely.geometry
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from geo_assets.errors import NoItemError, RasterRefusedError, RasterUnreadableError
 from geo_assets.pictures import coarse_histogram
-from geo_assets.raster.open import RasterBudget, open_raster
-from geo_assets.raster.thumbnail import MEDIA_TYPE, SMALL_BYTES, encode, render, smaller
+from geo_assets.raster.open import RasterBudget, open_raster, reason_of
+from geo_assets.raster.thumbnail import MEDIA_TYPE, SMALL_BYTES, encode, render, smaller, tiny
 from geo_assets.stac.footprint import footprint, georeference
 from geo_assets.stac.items import BlobFacts
 from geo_assets.stac.raster_item import RasterItemOptions, asset_of_blob, raster_item
@@ -59,6 +62,8 @@ def describe_raster_file(params: dict[str, Any]) -> dict[str, Any]:
         code, message = "NO_ITEM", str(error)
     except (RasterRefusedError, RasterUnreadableError) as error:
         code, message = "FILE_UNREADABLE", str(error)
+    except (RasterioError, CPLE_BaseError) as error:
+        code, message = "FILE_UNREADABLE", f"its pixels cannot be read: {reason_of(error)}"
     return {"success": False, "outcome": "invalid", "error": code, "message": message, "reason": f"{code}: {message}"}
 
 
@@ -72,18 +77,20 @@ def _describe(dataset: DatasetReader, params: Mapping[str, Any]) -> dict[str, An
         path.write_bytes(encoded)
         digest = hashlib.sha256(encoded).hexdigest()
         thumbnail = {"path": str(path), "size": len(encoded), "sha256": digest, "media_type": MEDIA_TYPE}
-    histograms = [
-        {"band": number, "histogram": coarse_histogram(band["histogram"])}
-        for number, band in enumerate(statistics[:_SHOWN_BANDS], start=1)
-        if band is not None and band.get("histogram")
-    ]
+    shrunk = smaller(full)
     return {
         "item": _item(dataset, params, statistics, thumbnail) if params.get("item") is not None else None,
         "thumbnail": thumbnail,
         "pictures": {
-            "thumbnail": base64.b64encode(encode(smaller(full), limit_bytes=SMALL_BYTES)).decode(),
             "media_type": MEDIA_TYPE,
-            "histograms": histograms,
+            "small": _text(encode(shrunk, limit_bytes=SMALL_BYTES)),
+            "tiny": _text(tiny(full)),
+            "size": list(shrunk.image.size),
+            "histograms": [
+                coarse_histogram(band["histogram"])
+                for band, color in zip(statistics, dataset.colorinterp, strict=False)
+                if band and band.get("histogram") and color is not ColorInterp.alpha
+            ][:_SHOWN_BANDS],
         },
         "outline": _outline(dataset),
         "width": dataset.width,
@@ -92,6 +99,10 @@ def _describe(dataset: DatasetReader, params: Mapping[str, Any]) -> dict[str, An
         "dtype": dataset.dtypes[0],
         "driver": dataset.driver,
     }
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _item(

@@ -250,10 +250,11 @@ def test_input_crs_places_a_raster_that_has_none(bench: Bench) -> None:
 def test_pictures_are_shown_within_sixteen_kilobytes(bench: Bench) -> None:
     bench.put("bronze", RGB)
     result = made(bench, blob_name=RGB)
-    shown = ProcessRaster.materialization_description(result)
-    assert shown.count("![") == 3
-    assert len(shown) <= 16_000
     metadata = ProcessRaster.materialization_metadata(result)
+    assert all(metadata[name].startswith("![") for name in ("thumbnail", "map", "histogram"))
+    assert all(len(metadata[name]) < 1000 for name in ("thumbnail", "map", "histogram")), "shown without a click"
+    assert metadata["pictures"].count("![") == 3
+    assert len(json.dumps(metadata)) <= 16_384
     assert metadata["raster_type"] == "rgb"
     assert [row["tier"] for row in metadata["tiers"]] == ["analysis"]
 

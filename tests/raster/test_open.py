@@ -13,15 +13,18 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.errors import RasterRefusedError, RasterUnreadableError
 from geo_assets.raster.formats import DRIVERS, sniff
 from geo_assets.raster.open import RasterBudget, format_of, open_raster
+from geo_assets.raster.tiff import declared_nodata, where_cut_off
 from geo_assets.raster.validate import validate_raster_file
 from geo_assets.settings import get_settings
 from tests.raster.conftest import Listener
-from tests.raster.rasters import BUDGET, convert, hills, invalid, noise, verdict, write
+from tests.raster.rasters import BUDGET, UTM, convert, hills, invalid, noise, verdict, write
 
 SECRET = 77
 
@@ -399,3 +402,55 @@ def test_in_the_sandbox_nothing_is_contacted_and_no_secret_comes_out(
         assert outcome.kind.value == ("created" if path == good else "invalid"), (path, outcome)
         assert "root:" not in str(outcome.result_data)
     sandbox.close()
+
+
+# --- TIFFs cut off -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [{"compress": "deflate"}, {"tiled": True, "compress": "lzw"}, {}, {"bigtiff": "YES"}]
+)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_tiff_cut_off_is_known_by_its_directory(tmp_path: Path, options: dict[str, Any], share: float) -> None:
+    path = write(tmp_path / "x.tif", noise(1, 200, 200), blockysize=16, **options)
+    assert where_cut_off(path) is None
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    needed = where_cut_off(path)
+    # GDAL writes the directory first here; uncompressed blocks count by their beginning only
+    assert needed is not None
+    assert int(len(whole) * share) < needed <= len(whole)
+    with pytest.raises(RasterUnreadableError, match="is cut off: its last block ends at byte"):
+        format_of(path)
+
+
+def test_a_cog_cut_off_behind_its_overviews_is_cut_off(tmp_path: Path) -> None:
+    source = write(tmp_path / "source.tif", noise(1, 1500, 1500))
+    cog = convert(source, tmp_path / "cog.tif", "COG", COMPRESS="DEFLATE", BLOCKSIZE="256")
+    assert where_cut_off(cog) is None
+    whole = cog.read_bytes()
+    cog.write_bytes(whole[: len(whole) * 6 // 10])
+    assert where_cut_off(cog) == len(whole) or (where_cut_off(cog) or 0) > len(whole) * 6 // 10
+
+
+def test_a_sparse_tiff_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=1000, height=1000, count=1, dtype="uint8", tiled=True, sparse_ok=True, **UTM
+    ):
+        pass
+    assert where_cut_off(path) is None
+
+
+@given(
+    data=st.binary(max_size=300),
+    cut=st.integers(0, 300),
+    order=st.sampled_from([b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"]),
+)
+def test_no_bytes_make_the_look_at_directories_fail_or_hang(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, cut: int, order: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("tiff") / "x.tif"
+    path.write_bytes(order + data[:cut])
+    where_cut_off(path)
+    declared_nodata(path)
