@@ -54,8 +54,8 @@ def band_statistics(values: NDArray[Any], mask: NDArray[np.bool_] | None = None)
     if np.iscomplexobj(values):
         values = np.abs(values)
     valid = values.ravel() if mask is None else values[mask]
-    if valid.dtype.kind == "f":
-        valid = valid[np.isfinite(valid)]
+    if valid.dtype.kind == "f" and not (finite := np.isfinite(valid)).all():
+        valid = valid[finite]
     result: dict[str, Any] = {
         "count": looked_at,
         "valid_percent": round(100.0 * valid.size / looked_at, 4) if looked_at else 0.0,
@@ -64,30 +64,65 @@ def band_statistics(values: NDArray[Any], mask: NDArray[np.bool_] | None = None)
         return result
     if valid.dtype == np.uint8:
         return {**_of_bytes(valid), **result}
-    # in double precision, as the sum of a million float32 values is not exact to a digit
-    wide = valid.astype(np.float64, copy=False)
-    low, high = float(wide.min()), float(wide.max())
-    result |= {"minimum": _plain(valid.min()), "maximum": _plain(valid.max()), "mean": float(wide.mean())}
-    result["stddev"] = float(wide.std())
-    if not np.isfinite(result["stddev"]) or not np.isfinite(result["mean"]):
-        return {name: result[name] for name in ("minimum", "maximum", "count", "valid_percent")}
-    if high > low and np.isfinite(high - low):
-        buckets, _ = np.histogram(wide, bins=_BUCKETS, range=(low, high))
-        result["histogram"] = {"count": _BUCKETS, "min": low, "max": high, "buckets": buckets.tolist()}
-    return result
+    return {**(_of_counts(valid) if valid.dtype == np.uint16 else _of_wide(valid)), **result}
 
 
 def _of_bytes(valid: NDArray[np.uint8]) -> dict[str, Any]:
     counts = np.bincount(valid, minlength=_BYTE_VALUES)
-    present = np.flatnonzero(counts)
-    levels = np.arange(_BYTE_VALUES, dtype=np.float64)
-    mean = float(counts @ levels / valid.size)
     return {
-        "minimum": int(present[0]),
-        "maximum": int(present[-1]),
-        "mean": mean,
-        "stddev": float(np.sqrt(counts @ (levels - mean) ** 2 / valid.size)),
+        **_moments(np.arange(_BYTE_VALUES, dtype=np.float64), counts, valid.size),
         "histogram": {"count": _BYTE_VALUES, "min": 0, "max": 255, "buckets": counts.tolist()},
+    }
+
+
+def _of_counts(valid: NDArray[np.uint16]) -> dict[str, Any]:
+    """Counting first leaves at most 65,536 values to compute with."""
+    counts = np.bincount(valid)
+    present = np.flatnonzero(counts)
+    levels, counts = present.astype(np.float64), counts[present]
+    found = _moments(levels, counts, valid.size)
+    return found | _histogram(levels, found["minimum"], found["maximum"], counts)
+
+
+def _moments(levels: NDArray[np.float64], counts: NDArray[np.intp], total: int) -> dict[str, Any]:
+    present = np.flatnonzero(counts)
+    mean = float(counts @ levels / total)
+    return {
+        "minimum": int(levels[present[0]]),
+        "maximum": int(levels[present[-1]]),
+        "mean": mean,
+        "stddev": float(np.sqrt(counts @ (levels - mean) ** 2 / total)),
+    }
+
+
+def _of_wide(valid: NDArray[Any]) -> dict[str, Any]:
+    low, high = valid.min(), valid.max()
+    result: dict[str, Any] = {"minimum": _plain(low), "maximum": _plain(high)}
+    # in double precision, as the sum of a million float32 values is not exact to a digit
+    wide = valid.astype(np.float64, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(wide.mean())
+        off = wide - mean
+        off *= off  # np.dot would start threads, which then wait busily
+        stddev = float(np.sqrt(off.mean()))
+    if not np.isfinite(stddev) or not np.isfinite(mean):
+        return result
+    return {**result, "mean": mean, "stddev": stddev, **_histogram(wide, float(low), float(high))}
+
+
+def _histogram(
+    values: NDArray[np.float64], low: float, high: float, weights: NDArray[np.intp] | None = None
+) -> dict[str, Any]:
+    """Buckets of equal width; empty where all values are equal or too far apart."""
+    if not (high > low and np.isfinite(high - low) and np.isfinite(_BUCKETS / (high - low))):
+        return {}
+    # numpy's own looks at every value again, in case rounding put it on the wrong side of an edge
+    places = values - low
+    places *= _BUCKETS / (high - low)
+    buckets = np.bincount(places.astype(np.intp), weights, minlength=_BUCKETS + 1).astype(np.int64)
+    buckets[_BUCKETS - 1] += buckets[_BUCKETS:].sum()  # the highest value belongs to the last bucket
+    return {
+        "histogram": {"count": _BUCKETS, "min": float(low), "max": float(high), "buckets": buckets[:_BUCKETS].tolist()}
     }
 
 
