@@ -96,7 +96,7 @@ class PgstacCatalog:
         """Write items to a collection; see :class:`~geo_assets.stores.catalog.CatalogStore`."""
         described = describe_collection(collection_id)
         plan = UpsertPlan(collection_id, items)
-        with self._connection() as connection, _locked(connection, collection_id):
+        with self._connection() as connection, _locked(connection, collection_id, queue=not refresh):
             self._create(connection, described)
             to_write = plan.decide(self._existing(connection, collection_id, plan.candidate_ids))
             for start in range(0, len(to_write), self._batch_size):
@@ -233,6 +233,7 @@ class PgstacCatalog:
         present = _document(connection, collection_id)
         if present is None:
             return None
+        connection.execute("call pgstac.run_queued_queries()")
         looked_at = sql.SQL(", ").join(
             part
             for name in (*TEMPORAL, *SUMMARISED)
@@ -321,10 +322,21 @@ class PgstacCatalog:
 
 
 @contextmanager
-def _locked(connection: _Connection, collection_id: str) -> Iterator[None]:
-    """Hold a collection (or, with an empty id, the schema) against other writers of ours."""
+def _locked(connection: _Connection, collection_id: str, *, queue: bool = False) -> Iterator[None]:
+    """Hold a collection (or, with an empty id, the schema) against other writers of ours.
+
+    Args:
+        connection: one's own.
+        collection_id: what is held.
+        queue: have pgSTAC queue what it does after each load: it reads the whole partition and, where its times grew,
+            locks readers out.  Searches find everything without; the next refresh works the queue off.
+    """
     key = (_LOCK_SPACE, collection_id)
-    connection.execute("select pg_advisory_lock(%s, hashtext(%s))", key)
+    # an empty setting counts as none: the database's own holds
+    connection.execute(
+        "select set_config('pgstac.use_queue', %s, false), pg_advisory_lock(%s, hashtext(%s))",
+        ("on" if queue else "", *key),
+    )
     yield
     # not in a finally: after an error the connection is closed, which frees it, too
     connection.execute("select pg_advisory_unlock(%s, hashtext(%s))", key)

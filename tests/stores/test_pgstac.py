@@ -132,6 +132,43 @@ def test_unchanged_rows_are_not_touched(catalog: PgstacCatalog, pgstac_url: str)
     assert row_version() == before
 
 
+@pytest.mark.parametrize("trunc", ["null", "'month'"])
+def test_single_writes_are_found_at_once_and_counted_at_the_refresh(
+    catalog: PgstacCatalog, pgstac_url: str, trunc: str
+) -> None:
+    def ask(statement: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(pgstac_url.replace("+psycopg2", ""), options="-c search_path=pgstac,public") as connection:
+            return connection.execute(statement.encode()).fetchall()
+
+    def counted() -> list[tuple[Any, ...]]:
+        """The times pgSTAC holds partitions to, and those it saw in them."""
+        return ask(
+            "select extract(year from lower(dtrange))::int, extract(year from upper(dtrange))::int,"
+            " dtrange = constraint_dtrange from partitions_view where collection = 'cogs' order by 1"
+        )
+
+    catalog.ensure_collection(describe_collection(COLLECTION))
+    run(pgstac_url, f"update pgstac.collections set partition_trunc = {trunc}")  # noqa: S608 - from above
+    catalog.upsert_items(COLLECTION, [item()])
+    assert counted() == [(2020, 2020, True)]
+    for number, year in enumerate((1999, 2020, 2031, 2024)):
+        [outcome] = catalog.upsert_items(
+            COLLECTION, [item(f"{number}.tif", datetime=f"{year}-01-05T00:00:00Z")], refresh=False
+        )
+        assert outcome.status is ItemStatus.CREATED
+        [(found,)] = ask(
+            "select search(jsonb_build_object('collections', jsonb_build_array('cogs'),"
+            f" 'datetime', '{year}-01-05T00:00:00Z/{year}-01-06T00:00:00Z'))"
+        )
+        assert [feature["id"] for feature in found["features"]] == [f"bronze~{number}.tif"]
+    assert ask("select count(*) from query_queue") != [(0,)]
+    catalog.refresh_collection(COLLECTION)
+    years = [(1999, 1999), (2020, 2020), (2024, 2024), (2031, 2031)]
+    assert counted() == [(*pair, True) for pair in (years if "month" in trunc else [(1999, 2031)])]
+    assert ask("select count(*) from query_queue") == [(0,)]
+    assert ask("select error from query_queue_history where error is not null") == []
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the server's own, on this Python
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_stac_client_reads_it_through_an_api(
