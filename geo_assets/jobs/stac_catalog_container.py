@@ -426,14 +426,17 @@ class StacCatalogContainer(Workflow):
         """Counts by outcome, and tables of what is bad and what vanished."""
         summary: dict[str, Any] = result.get("summary") or {}
         outcomes = {name: summary[name] for name in (*_OUTCOMES, "left_for_later") if summary.get(name)}
-        return {
-            "dagster/row_count": summary.get("total_files_found", 0),
-            "collection": result.get("collection_id"),
+        shown = ("total_files_found", "files_processed", "success_rate", "vanished", "pruned")
+        metadata = {
             "outcomes": Markdown(bar_chart(outcomes)),
-            **{name: value for name, value in summary.items() if name != "success_rate" and value is not None},
-            "failures": result.get("failures") or [],
-            "vanished": [{"blob": name} for name in result.get("vanished_files") or ()],
+            "failures": result.get("failures") or None,
+            "collection": result.get("collection_id"),
+            "dagster/row_count": summary.get("total_files_found", 0),
+            **outcomes,
+            **{name: summary[name] for name in shown if summary.get(name)},
+            "vanished_files": [{"blob": name} for name in result.get("vanished_files") or ()] or None,
         }
+        return {name: value for name, value in metadata.items() if value is not None}
 
     @classmethod
     def finish_run(cls, jobs: Sequence[Mapping[str, Any]], services: Mapping[str, Any]) -> None:

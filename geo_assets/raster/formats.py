@@ -308,7 +308,7 @@ def _check_tiff(path: Path, form: RasterFormat) -> RasterFormat:
     needed = where_cut_off(path)
     if needed is not None:
         raise RasterUnreadableError(
-            f"the TIFF is cut off: its last block ends at byte {needed:,}, the file at {path.stat().st_size:,}"
+            f"the TIFF is cut off: it goes on to byte {needed:,} at least, the file ends at {path.stat().st_size:,}"
         )
     return form
 

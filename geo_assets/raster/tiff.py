@@ -52,6 +52,8 @@ class _Directories:
         big = struct.unpack(f"{order}H", head[2:4])[0] == 43  # noqa: PLR2004 - BigTIFF
         self._pointer, self._count, self._entry = ("Q", "Q", "HHQ8s") if big else ("I", "H", "HHI4s")
         self._inline = 8 if big else 4
+        self.furthest = 0
+        """Just behind the beginning of the last directory that is named."""
         self._first = struct.unpack(f"{order}{self._pointer}", head[8:16] if big else head[4:8])[0]
 
     def __iter__(self) -> Iterator[dict[int, _Tag]]:
@@ -61,6 +63,7 @@ class _Directories:
             if not at or at in seen:
                 continue
             seen.add(at)
+            self.furthest = max(self.furthest, at + 1)
             tags, following = self._read(at)
             waiting.append(following)
             if _SUB_DIRECTORIES in tags:
@@ -128,7 +131,7 @@ def declared_nodata(path: Path) -> str | None:
 
 
 def where_cut_off(path: Path) -> int | None:
-    """Return where the last block of any directory of a TIFF ends if that is beyond the end of the file, else ``None``.
+    """Return where the last block or directory of a TIFF is if that is beyond the end of the file, else ``None``.
 
     Never raises for what is in the file: a damaged directory is GDAL's to complain about.  Blocks that are not there
     on purpose (offset or size 0) do not count; nor does the size of uncompressed ones, which many writers get wrong.
@@ -138,8 +141,11 @@ def where_cut_off(path: Path) -> int | None:
     try:
         with path.open("rb") as file:
             directories = _Directories(file)
-            for tags in directories:
-                furthest = max(furthest, _furthest(directories, tags))
+            try:
+                for tags in directories:
+                    furthest = max(furthest, _furthest(directories, tags))
+            finally:
+                furthest = max(furthest, directories.furthest)
     except (struct.error, OSError, OverflowError, ValueError):
         pass
     return furthest if furthest > size else None

@@ -18,7 +18,8 @@ from playwright.sync_api import FloatRect, Locator, Page, expect, sync_playwrigh
 from tests.integration.dagster_up import ROOT
 
 IMAGES = ROOT / "docs" / "images"
-_WANTS_PICTURES = "GEO_ASSETS_SCREENSHOTS"
+# when this is imported; each test runs without any variable of ours
+_WANTS_PICTURES = os.environ.get("GEO_ASSETS_SCREENSHOTS") == "1"
 _LARGEST_PICTURE = 300_000
 _WINDOW: FloatRect = {"x": 0, "y": 0, "width": 1400, "height": 900}
 
@@ -144,7 +145,7 @@ class DagsterPages:
         Only where the variable GEO_ASSETS_SCREENSHOTS asks for pictures: other runs leave the checkout as it is.
         The pictures show what the tests before have done, so take them with ``-p no:randomly``.
         """
-        if os.environ.get(_WANTS_PICTURES) != "1":
+        if not _WANTS_PICTURES:
             return
         self.page.mouse.move(0, 0)
         expect(self.page.get_by_text("Loading")).to_have_count(0)

@@ -1,26 +1,21 @@
 """The Dagster UI with our code location, looked at by a person: what is red, what is green, what is said about it.
 
-One Dagster and one browser serve the module.  The tests use containers of their own, so that they do not depend on
-each other's order.
+One Dagster and one browser serve all modules of the folder.  The tests use containers of their own, so that they do
+not depend on each other's order.
 """
 
 import re
-import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from playwright.sync_api import expect
 
-from geo_assets.coremachine.asset_job import MACHINE
-from geo_assets.coremachine.ledger import Job
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.submission import submit_many
-from geo_assets.definitions import defs
-from geo_assets.settings import get_settings
-from tests.browser.seen import GREEN, GREY, RED, DagsterPages, browser_path, opened
-from tests.integration.dagster_up import ROOT, DagsterUp
+from tests.browser.conftest import FILES, MODULE, fill, work_off
+from tests.browser.seen import GREEN, GREY, RED, DagsterPages
+from tests.integration.dagster_up import DagsterUp
 
 pytestmark = [
     pytest.mark.browser,
@@ -28,65 +23,6 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.xdist_group("browser"),
 ]
-
-MODULE = "geo_assets.definitions"
-FILES = sorted(path for path in (ROOT / "geo_assets" / "demo_data").iterdir() if path.suffix != ".md")
-
-
-@pytest.fixture(scope="module")
-def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterUp]:
-    browser_path()  # without a browser, do not start Dagster for nothing
-    up = DagsterUp(MODULE, tmp_path_factory.mktemp("browser"))
-    try:
-        yield up
-    finally:
-        up.stop()
-
-
-@pytest.fixture(scope="module")
-def browser(dagster: DagsterUp) -> Iterator[DagsterPages]:
-    with opened(dagster.url, MODULE, failure=dagster.home / "last-page.png") as pages:
-        yield pages
-
-
-@pytest.fixture
-def ui(browser: DagsterPages) -> DagsterPages:
-    browser.page.goto("about:blank")
-    return browser
-
-
-@pytest.fixture
-def machine(dagster: DagsterUp, monkeypatch: pytest.MonkeyPatch) -> CoreMachine:
-    """The machine of the code location on Dagster's home, in this process."""
-    monkeypatch.setenv("GEO_ASSETS_HOME", str(dagster.home))
-    get_settings.cache_clear()
-    made: CoreMachine = defs.resources[MACHINE].machine()  # type: ignore[index]
-    return made
-
-
-def fill(home: Path, container: str, files: Sequence[Path]) -> Path:
-    """A container with these files; its folder."""
-    folder = home / "containers" / container
-    folder.mkdir(parents=True)
-    for file in files:
-        shutil.copy(file, folder)
-    return folder
-
-
-def work_off(dagster: DagsterUp, machine: CoreMachine, job_type: str, containers: Sequence[str]) -> str:
-    """Submit a job a container and wait until the sensor's run of all of them has ended; the run's id."""
-    answers = submit_many(machine, job_type, [{"container_name": name} for name in containers])
-    ids = [answer.job.job_id for answer in answers]
-
-    def ended() -> list[Job]:
-        jobs = [machine.ledger.job(job_id, job_type) for job_id in ids]
-        return jobs if all(job.status.is_terminal for job in jobs) else []
-
-    jobs: list[Job] = dagster.wait_for(f"the end of {len(ids)} {job_type} jobs", ended, seconds=120)
-    (run_id,) = {job.run_id for job in jobs}
-    assert run_id is not None
-    dagster.finished(run_id)
-    return run_id
 
 
 def test_wave_with_three_bad_containers_from_red_to_green(
@@ -99,7 +35,7 @@ def test_wave_with_three_bad_containers_from_red_to_green(
         fill(dagster.home, name, [FILES[(number + offset) % len(FILES)] for offset in (0, 3, 5)])
     with dagster.instance() as instance:
         instance.add_dynamic_partitions("containers", regions)
-    run_id = work_off(dagster, machine, "summarize_container", [*good, *bad])
+    run_id = work_off(dagster, machine, "summarize_container", *({"container_name": name} for name in [*good, *bad]))
 
     _partitions_are_green_red_and_grey(ui, dagster, good=len(good), bad=len(bad))
     _run_says_what_failed_and_what_to_do(ui, run_id)
@@ -249,7 +185,7 @@ def test_container_with_a_bad_blob_is_green_with_a_warning(
     ui: DagsterPages, dagster: DagsterUp, machine: CoreMachine
 ) -> None:
     with_a_bad_name(dagster, "survey-2023")
-    run_id = work_off(dagster, machine, "list_container_contents", ["survey-2023"])
+    run_id = work_off(dagster, machine, "list_container_contents", {"container_name": "survey-2023"})
     ui.open_partition("container_contents", "survey-2023")
     expect(ui.dot("survey-2023")).to_have_css("background-color", GREEN)
     expect(ui.value("geo/total_blobs_found")).to_have_text("4")
@@ -267,7 +203,7 @@ def test_container_with_a_bad_blob_is_green_with_a_warning(
 
 def test_warning_goes_when_the_container_is_mended(ui: DagsterPages, dagster: DagsterUp, machine: CoreMachine) -> None:
     bad = with_a_bad_name(dagster, "survey-2024")
-    work_off(dagster, machine, "list_container_contents", ["survey-2024"])
+    work_off(dagster, machine, "list_container_contents", {"container_name": "survey-2024"})
     bad.unlink()
     ui.open_partition("container_contents", "survey-2024")
     ui.materialize()

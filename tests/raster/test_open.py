@@ -420,7 +420,7 @@ def test_a_tiff_cut_off_is_known_by_its_directory(tmp_path: Path, options: dict[
     # GDAL writes the directory first here; uncompressed blocks count by their beginning only
     assert needed is not None
     assert int(len(whole) * share) < needed <= len(whole)
-    with pytest.raises(RasterUnreadableError, match="is cut off: its last block ends at byte"):
+    with pytest.raises(RasterUnreadableError, match="is cut off: it goes on to byte"):
         format_of(path)
 
 
@@ -431,6 +431,14 @@ def test_a_cog_cut_off_behind_its_overviews_is_cut_off(tmp_path: Path) -> None:
     whole = cog.read_bytes()
     cog.write_bytes(whole[: len(whole) * 6 // 10])
     assert where_cut_off(cog) == len(whole) or (where_cut_off(cog) or 0) > len(whole) * 6 // 10
+
+
+def test_a_tiff_whose_directory_is_gone_is_cut_off(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tif", noise(1, 200, 200))
+    whole = bytearray(path.read_bytes())
+    whole[4:8] = struct.pack("<I", len(whole) + 1000)
+    path.write_bytes(whole)
+    assert where_cut_off(path) == len(whole) + 1001
 
 
 def test_a_sparse_tiff_is_whole(tmp_path: Path) -> None:
