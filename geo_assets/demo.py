@@ -40,6 +40,8 @@ REFUSED = "../escape"
 ODD = "oddities"
 """A container with one blob whose name cannot be opened: its listing completes with errors."""
 GREETINGS = 25
+WITHOUT_CRS = ("no_crs_float64.tif", "rotated_no_crs.tif")
+"""Rasters that nothing places on Earth: there is neither a COG nor an item of them."""
 
 _SMALL_BYTES = 120_000
 _MARK = ".geo-assets-demo"
@@ -90,7 +92,7 @@ class DemoReport:
     runs: list[tuple[str, str, str, int]]
     """(run id, workflow, status in Dagster, jobs)."""
     results: dict[str, Any]
-    """A few job results: ``rasters`` summary, ``vectors`` listing, and totals over all summaries."""
+    """A few job results: ``rasters`` summary, ``vectors`` listing, the COGs, the catalog, totals over all summaries."""
     problems: list[str] = field(default_factory=list)
     """What was not as it should be; empty in a demo that worked."""
     seconds: float = 0.0
@@ -302,6 +304,8 @@ def _submit(machine: CoreMachine) -> tuple[list[Job], str]:
     except GeoAssetsError as error:
         refused = str(error)
     wanted: dict[str, list[dict[str, Any]]] = {
+        "process_raster": [{"container_name": "rasters", "blob_name": name} for name in _rasters(machine)],
+        "stac_catalog_container": [{"container_name": "rasters"}],
         "list_container_contents": [{"container_name": name} for name in ("rasters", "vectors", ODD)],
         "summarize_container": [{"container_name": name} for name in ("rasters", "vectors", *_summarized(), *MISSING)],
         "hello_world": [{"n": 2, "message": f"Hello from the demo, {number}"} for number in range(GREETINGS)],
@@ -312,6 +316,11 @@ def _submit(machine: CoreMachine) -> tuple[list[Job], str]:
         for answer in submit_many(machine, job_type, params, submitted_by="demo")
     ]
     return jobs, refused
+
+
+def _rasters(machine: CoreMachine) -> list[str]:
+    folder = machine.settings.blob_root_path / "rasters"
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tif"))
 
 
 def _summarized() -> list[str]:
@@ -380,7 +389,7 @@ def _account(
         tallies=tallies,
         bad=bad,
         runs=runs,
-        results=_results(jobs),
+        results=_results(machine, jobs),
         problems=_problems(jobs, tallies, refused),
         seconds=time.monotonic() - began,
     )
@@ -401,7 +410,7 @@ def _tally(instance: Any, machine: CoreMachine, job_type: str, jobs: Sequence[Jo
     )
 
 
-def _results(jobs: Sequence[Job]) -> dict[str, Any]:
+def _results(machine: CoreMachine, jobs: Sequence[Job]) -> dict[str, Any]:
     by_key = {(job.job_type, job.partition_key): job.result_data or {} for job in jobs}
     summaries = [
         result.get("summary") or {} for (job_type, _), result in by_key.items() if job_type == "summarize_container"
@@ -409,6 +418,20 @@ def _results(jobs: Sequence[Job]) -> dict[str, Any]:
     return {
         "rasters": by_key.get(("summarize_container", "rasters"), {}),
         "vectors": by_key.get(("list_container_contents", "vectors"), {}),
+        "cogs": [
+            {
+                "source": job.partition_key,
+                "raster_type": cog["raster_type"],
+                "source_crs": cog["source_crs"],
+                "compression": cog["compression"],
+                "size_mb": cog["size_mb"],
+                "path": str(machine.settings.blob_root_path / cog["cog_container"] / cog["cog_blob"]),
+            }
+            for job in jobs
+            if job.job_type == "process_raster" and (cog := (job.result_data or {}).get("cog"))
+        ],
+        "items": {name: machine.services["catalog"].count_items(name) for name in ("cogs", "dev")},
+        "catalog": str(machine.settings.catalog_path / "catalog.json"),
         "summarized_files": sum(summary.get("total_files", 0) for summary in summaries),
         "summarized_bytes": sum(summary.get("total_size_bytes", 0) for summary in summaries),
     }
@@ -420,6 +443,8 @@ def _problems(jobs: Sequence[Job], tallies: Sequence[Tally], refused: str) -> li
     expected = {
         **{("summarize_container", name): JobStatus.FAILED for name in MISSING},
         ("list_container_contents", ODD): JobStatus.COMPLETED_WITH_ERRORS,
+        ("stac_catalog_container", "rasters"): JobStatus.COMPLETED_WITH_ERRORS,
+        **{("process_raster", f"rasters/{name}"): JobStatus.FAILED for name in WITHOUT_CRS},
     }
     for job in jobs:
         should = expected.get((job.job_type, job.partition_key), JobStatus.COMPLETED)

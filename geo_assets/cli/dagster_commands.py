@@ -176,6 +176,13 @@ def _tally_row(tally: "Tally") -> tuple[Any, ...]:
 
 
 def _print_results(results: Mapping[str, Any]) -> None:
+    say(f"\n{len(results['cogs'])} Cloud Optimized GeoTIFFs, each proven before it was published:")
+    print_table(
+        ["raster", "type", "codec", "MB"],
+        [(cog["source"], cog["raster_type"], cog["compression"], f"{cog['size_mb']:.2f}") for cog in results["cogs"]],
+    )
+    counts = " and ".join(f"{count} items in '{name}'" for name, count in results["items"].items())
+    say(f"The STAC catalog has {counts}: {results['catalog']}")
     say(
         f"\nThe summaries counted {results['summarized_files']:,} files,"
         f" {results['summarized_bytes'] / 1e6:,.1f} MB. The largest in 'rasters':"
