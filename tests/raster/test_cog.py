@@ -456,6 +456,36 @@ def test_a_disk_that_fills_up_is_worth_another_try(
         make(source, scratch)
 
 
+def test_pieces_written_behind_are_the_same(
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    # more rows than a tile, so that several pieces follow one another; the corners are masked
+    monkeypatch.setattr(geo_assets.raster.cog, "_PIECE_BYTES", 1)
+    source = write(tmp_path / "rgb.tif", noise(3, 1500, 700) | 1, photometric="rgb")
+    made = []
+    for threads in (1, 3):
+        facts = make(source, scratch, target_crs="EPSG:4326", raster_type="rgb", threads=threads)
+        assert facts["shape"][0] > 2 * 512
+        made.append((facts["tiers"]["analysis"]["sha256"], facts["tiers"]["analysis"]["validity"]))
+    assert made[0][1] == "mask"
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("height", [300, 1500], ids=["last piece", "piece before"])
+def test_a_disk_that_fills_up_behind_is_noticed(
+    height: int, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("geo_assets.raster.cog._MaskWriter.write", full)
+    monkeypatch.setattr(geo_assets.raster.cog, "_PIECE_BYTES", 1)
+    source = write(tmp_path / "rgb.tif", noise(3, height, 300) | 1)
+    with pytest.raises(DiskFullError):
+        make(source, scratch, target_crs="EPSG:4326", threads=2)
+    assert not list(scratch.iterdir())
+
+
 def test_a_source_cut_off_leaves_nothing_behind(tmp_path: Path, scratch: Path) -> None:
     source = write(tmp_path / "cut.tif", noise(3, 500, 500), compress="deflate")
     whole = source.read_bytes()
