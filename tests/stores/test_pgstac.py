@@ -3,19 +3,14 @@
 What belongs here: the database's side.  What does not: what every catalog promises (``test_catalog_contract``).
 """
 
-import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pystac_client
 import pytest
-import uvicorn
 from pypgstac.load import Loader
-from sqlalchemy.engine import make_url
 
 from geo_assets.errors import CatalogError, CatalogUnavailableError, SettingsError
 from geo_assets.settings import Settings
@@ -24,6 +19,7 @@ from geo_assets.stores.catalog import ItemStatus, open_catalog_store
 from geo_assets.stores.pgstac import PgstacCatalog
 from tests.stores.catalog_items import COLLECTION, item
 from tests.stores.pgstac_database import pgstac_database, pgstac_url
+from tests.stores.stac_api import stac_api
 
 __all__ = ["pgstac_database", "pgstac_url"]
 
@@ -176,14 +172,7 @@ def test_a_stac_client_reads_it_through_an_api(
 ) -> None:
     written = [item(f"{number}.tif", bbox=[number, 0.0, number + 0.5, 0.5]) for number in range(12)]
     catalog.upsert_items(COLLECTION, written)
-    url = make_url(pgstac_url)
-    parts = {"HOST": url.host, "PORT": url.port, "USER": url.username, "DATABASE": url.database}
-    for name, value in {**parts, "PASSWORD": url.password or "unused"}.items():
-        monkeypatch.setenv(f"PG{name}", str(value))
-    # reads the environment as it is imported
-    from stac_fastapi.pgstac.app import create_app  # type: ignore[import-untyped] # noqa: PLC0415
-
-    with _served(create_app()) as address:
+    with stac_api(pgstac_url, monkeypatch) as address:
         client = pystac_client.Client.open(address)
         found = {entry.id: entry for entry in client.search(collections=[COLLECTION], limit=5).items()}
         assert set(found) == {entry["id"] for entry in written}
@@ -197,19 +186,3 @@ def test_a_stac_client_reads_it_through_an_api(
         one = collection.get_item("bronze~7.tif")
         assert one is not None
         assert one.assets["data"].href == "https://example.org/bronze/7.tif"
-
-
-@contextmanager
-def _served(application: Any) -> Iterator[str]:
-    """Serve an application on a free loopback port; yields its address."""
-    server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=0, log_level="warning"))
-    listening = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    try:
-        # the socket listens already: a request waits in its backlog until the server is up
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        listening.close()
