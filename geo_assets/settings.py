@@ -88,8 +88,8 @@ class Settings(BaseSettings):
     legacy_handlers: str | None = Field(
         None, description="Where their task handlers are registered: module:NAME of a dict task type → callable."
     )
-    bronze_container: str = Field("bronze", description="Container of raw data, as legacy classes read it.")
-    silver_container: str = Field("silver", description="Container of processed data, as legacy classes read it.")
+    bronze_container: str = Field("bronze", description="Container of raw data: where rasters come from by default.")
+    silver_container: str = Field("silver", description="Container of processed data: where COGs go.")
     gold_container: str = Field("gold", description="Container of exports, as legacy classes read it.")
 
     # Limits of one task in a worker process; a workflow may set its own
