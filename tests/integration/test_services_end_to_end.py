@@ -3,10 +3,13 @@
 Also the canary test: the services' secrets must be nowhere in what the runs leave behind.
 """
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from sqlalchemy.engine import make_url
 
 from geo_assets.settings import Settings
 from geo_assets.stores import open_blob_store
+from geo_assets.stores.blobs import BlobStore
+from geo_assets.stores.pgstac import PgstacCatalog
 from tests.conftest import Azurite
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -59,7 +64,7 @@ def dump(url: str) -> str:
     ):
         cursor.execute(
             "select table_schema, table_name from information_schema.tables"
-            " where table_schema not in ('pg_catalog', 'information_schema')"
+            " where table_schema not in ('pg_catalog', 'information_schema') and table_type = 'BASE TABLE'"
         )
         texts = []
         for schema, table in cursor.fetchall():
@@ -73,8 +78,9 @@ def files_below(folder: Path) -> str:
     return "\n".join(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file())
 
 
-def test_containers_in_azurite_with_postgres(azurite: Azurite, postgres_url: str, tmp_path: Path) -> None:
-    ledger = make_url(postgres_url).set(password=CANARY).render_as_string(hide_password=False)
+def services(azurite: Azurite, postgres_url: str, tmp_path: Path) -> tuple[dict[str, str], BlobStore]:
+    """An environment with everything in services, passwords in the URLs, and the blob store it names."""
+    with_password = make_url(postgres_url).set(password=CANARY).render_as_string(hide_password=False)
     parsed = make_url(postgres_url)
     home = tmp_path / "home"
     dagster_home = tmp_path / "dagster"
@@ -86,15 +92,21 @@ def test_containers_in_azurite_with_postgres(azurite: Azurite, postgres_url: str
         "GEO_ASSETS_HOME": str(home),
         "GEO_ASSETS_BLOB_STORE": "azure",
         "GEO_ASSETS_AZURE_CONNECTION_STRING": azurite.connection_string,
-        "GEO_ASSETS_LEDGER_URL": ledger,
+        "GEO_ASSETS_LEDGER_URL": with_password,
+        "GEO_ASSETS_CATALOG_URL": with_password,
     }
     environment = {**os.environ, **given, "DAGSTER_HOME": str(dagster_home), "TEST_PG_PASSWORD": CANARY}
-    files = sorted(path for path in DATA.rglob("*") if path.is_file())
-    container = f"real-{tmp_path.name[-12:].replace('_', '-').strip('-').lower()}"
     with pytest.MonkeyPatch.context() as patched:
         for name, value in given.items():
             patched.setenv(name, value)
-        store = open_blob_store(Settings())
+        return environment, open_blob_store(Settings())
+
+
+def test_containers_in_azurite_with_postgres(azurite: Azurite, postgres_url: str, tmp_path: Path) -> None:
+    environment, store = services(azurite, postgres_url, tmp_path)
+    parsed = make_url(postgres_url)
+    files = sorted(path for path in DATA.rglob("*") if path.is_file())
+    container = f"real-{uuid.uuid4().hex[:12]}"
     store.create_container(container)
     for path in files:
         store.put(container, f"in folder/{path.name}", path.read_bytes())
@@ -135,7 +147,56 @@ def test_containers_in_azurite_with_postgres(azurite: Azurite, postgres_url: str
         )
         assert cursor.fetchall() == [(container,)]
 
-    left_behind = said + dump(postgres_url) + files_below(home) + files_below(dagster_home)
+    _no_secret_is_left(azurite, said + everything_left(postgres_url, tmp_path), container)
+
+
+def everything_left(postgres_url: str, folder: Path) -> str:
+    """The database and the homes as text."""
+    return dump(postgres_url) + files_below(folder / "home") + files_below(folder / "dagster")
+
+
+def _no_secret_is_left(azurite: Azurite, left_behind: str, container: str) -> None:
     assert container in left_behind, "the search looks in the right places"
     for secret in (azurite.account_key, CANARY):
         assert secret not in left_behind
+
+
+def test_rasters_from_azurite_to_pgstac_and_back(azurite: Azurite, postgres_url: str, tmp_path: Path) -> None:
+    environment, store = services(azurite, postgres_url, tmp_path)
+    mark = uuid.uuid4().hex[:12]
+    container, silver = f"bronze-{mark}", f"silver-{mark}"
+    environment |= {"GEO_ASSETS_SILVER_CONTAINER": silver, "GEO_ASSETS_THUMBNAIL_CONTAINER": f"thumbs-{mark}"}
+    rasters = sorted(DATA.glob("*.tif"))
+    bad = {"no_crs_float64.tif", "rotated_no_crs.tif"}
+    store.create_container(container)
+    for path in rasters:
+        store.put(container, f"in folder/{path.name}", path.read_bytes())
+
+    status, _, said = geo_assets(environment, "submit", "process_raster", "--prefix", f"{container}/", "--wait")
+    assert status == 1, "two rasters have no CRS"
+    good = [path.name for path in rasters if path.name not in bad]
+    made = {row["name"] for batch in store.list_blobs(silver) for row in batch.to_pylist()}
+    assert made == {f"in folder/{name.removesuffix('.tif')}_cog.tif" for name in good}
+    status, _, more = geo_assets(
+        environment, "submit", "stac_catalog_container", "--key", container, "--param", "collection_id=raw", "--wait"
+    )
+    assert status == 1
+
+    with closing(PgstacCatalog(postgres_url)) as catalog:
+        items = list(catalog.iter_items("cogs"))
+        assert {item["properties"]["geo_assets:source_blob"] for item in items} == {f"in folder/{n}" for n in good}
+        assert catalog.count_items("raw") == len(good)
+        for item in items:
+            href = item["assets"]["data"]["href"]
+            assert href.startswith(f"{azurite.endpoint}/{silver}/")
+            assert "?" not in href
+            data = store.read(silver, item["properties"]["geo_assets:blob"])
+            assert item["assets"]["data"]["file:checksum"] == f"1220{hashlib.sha256(data).hexdigest()}"
+        key = f"{container}/in folder/{good[0]}"
+        status, _, taken = geo_assets(environment, "unpublish", "cog", key, "--execute")
+        assert status == 0, taken
+        assert catalog.count_items("cogs") == len(good) - 1
+        assert len([1 for batch in store.list_blobs(silver) for _ in batch.to_pylist()]) == len(good) - 1
+
+    _no_secret_is_left(azurite, said + more + taken + everything_left(postgres_url, tmp_path), container)
+    assert not list((tmp_path / "home" / "scratch").iterdir()), "no temporary file is left"
