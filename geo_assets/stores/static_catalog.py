@@ -47,7 +47,8 @@ _CATALOG, _COLLECTION, _ITEMS, _MIRROR, _STALE = "catalog.json", "collection.jso
 _JSON, _GEOJSON, _PARQUET = "application/json", "application/geo+json", "application/vnd.apache.parquet"
 _MIRROR_ASSET = "geoparquet-items"
 _STRUCTURAL = frozenset({"root", "parent", "self", "item"})
-_IN_MEMORY = 8192
+_IN_MEMORY = 2000
+"""Most items that are in memory at once while the mirror is written."""
 
 
 class StaticCatalog:
@@ -232,6 +233,7 @@ class StaticCatalog:
                 (_mirrored(item) for item in items()),
                 output_path=temporary,
                 schema="FullFile" if count <= _IN_MEMORY else "ChunksToDisk",
+                chunk_size=_IN_MEMORY,
                 compression="zstd",
             )
         except (pa.ArrowException, ValueError, TypeError) as error:

@@ -83,10 +83,23 @@ def test_items_no_table_can_hold_cost_the_mirror_only(catalog: StaticCatalog, ca
     assert len(list(read.get_items())) == 2
 
 
-def test_a_large_collection_is_mirrored_in_parts(catalog: StaticCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_collection_is_mirrored_in_parts_that_need_not_be_alike(
+    catalog: StaticCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(static_catalog, "_IN_MEMORY", 3)
-    catalog.upsert_items(COLLECTION, [item(f"{number}.tif") for number in range(7)])
-    assert len(geopandas.read_parquet(catalog.root / COLLECTION / "items.parquet")) == 7
+    parted = [item(f"{number}.tif") for number in range(8)]
+    for entry in parted[3:]:
+        entry["assets"]["thumbnail"] = {"href": "https://example.org/t.webp", "roles": ["thumbnail"], "file:size": 3}
+    for entry in parted[6:]:
+        entry["properties"] |= {"gsd": 5, "eo:cloud_cover": 0.5}
+        del entry["assets"]["data"]["bands"]
+    catalog.upsert_items(COLLECTION, parted)
+    frame = geopandas.read_parquet(catalog.root / COLLECTION / "items.parquet").set_index("id")
+    assert sorted(frame.index) == [entry["id"] for entry in parted]
+    first, last = frame.loc[parted[0]["id"]], frame.loc[parted[7]["id"]]
+    assert (first["gsd"], last["gsd"], last["eo:cloud_cover"]) == (10.5, 5.0, 0.5)
+    assert (first["assets"]["thumbnail"], last["assets"]["thumbnail"]["file:size"]) == (None, 3)
+    assert first["assets"]["data"]["bands"][0]["statistics"]["maximum"] == 1e20
 
 
 def test_an_unchanged_batch_touches_no_file(catalog: StaticCatalog) -> None:
