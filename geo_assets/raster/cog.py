@@ -46,6 +46,7 @@ from geo_assets.errors import (
     RasterUnreadableError,
 )
 from geo_assets.raster.cog_grid import Grid, Placement, extent_error, placement_of, target_grid, transformer
+from geo_assets.raster.cog_levels import build_levels, level_count, levels_suit, open_with_levels, remove_levels
 from geo_assets.raster.cog_proof import LossyBoundError, Proof, has_mask, prove
 from geo_assets.raster.cog_settings import (
     CogRequest,
@@ -451,16 +452,33 @@ class GdalEngine:
     @contextmanager
     def pixels(self, job: CogJob) -> Iterator[Pixels]:
         """See :class:`CogEngine`."""
-        if not _needs_scratch(job):
-            yield _SourcePixels(job)
-            return
         scratch = job.folder / "pixels.scratch.tif"
         try:
-            with _raster_errors("bringing the pixels onto the grid"):
-                _fill_scratch(job, scratch)
-            yield _ScratchPixels(job, scratch)
+            if _needs_scratch(job):
+                with _raster_errors("bringing the pixels onto the grid"):
+                    _fill_scratch(job, scratch)
+                yield _ScratchPixels(job, scratch)
+                return
+            if _takes_levels(job):
+                with _raster_errors("making overviews"):
+                    scratch.symlink_to(job.source.name)
+                    _build_overviews(job, scratch)
+            yield _SourcePixels(job, scratch if scratch.is_symlink() else None)
         finally:
+            remove_levels(scratch)
             scratch.unlink(missing_ok=True)
+
+
+def _takes_levels(job: CogJob) -> bool:
+    """Whether levels can be put beside the source, so that GDAL need not make overviews in a file of its own."""
+    source = job.source
+    return (
+        source.driver == "GTiff"
+        and list(source.files) == [source.name]
+        and not source.overviews(1)
+        and level_count(source.width, source.height, job.blocksize) > 0
+        and levels_suit(source, job.overview_resampling)
+    )
 
 
 def _needs_scratch(job: CogJob) -> bool:
@@ -478,8 +496,10 @@ def _needs_scratch(job: CogJob) -> bool:
 class _SourcePixels:
     """The source itself, where its pixels stay as and where they are."""
 
-    def __init__(self, job: CogJob) -> None:
+    def __init__(self, job: CogJob, linked: Path | None) -> None:
         self._job = job
+        self._linked = linked
+        """The source under another name, with levels beside it."""
 
     @contextmanager
     def reference(self) -> Iterator[DatasetReader]:
@@ -487,11 +507,15 @@ class _SourcePixels:
 
     def write(self, encoding: Encoding, path: Path) -> None:
         with _raster_errors(f"encoding the {encoding.tier} tier"):
-            _encode(self._job, self._job.source, encoding, path, overviews="IGNORE_EXISTING")
+            if self._linked is None:
+                _encode(self._job, self._job.source, encoding, path, overviews="IGNORE_EXISTING")
+                return
+            with open_with_levels(self._linked) as pixels:
+                _encode(self._job, pixels, encoding, path, overviews="AUTO")
 
 
 class _ScratchPixels:
-    """A tiled, uncompressed file with the pixels on the grid and their overviews."""
+    """A tiled, uncompressed file with the pixels on the grid, and their overviews in it or beside it."""
 
     def __init__(self, job: CogJob, path: Path) -> None:
         self._job = job
@@ -499,7 +523,7 @@ class _ScratchPixels:
 
     @contextmanager
     def reference(self) -> Iterator[DatasetReader]:
-        with rasterio.open(self._path, driver="GTiff", sharing=False) as dataset:
+        with open_with_levels(self._path) as dataset:
             yield dataset
 
     def write(self, encoding: Encoding, path: Path) -> None:
@@ -534,7 +558,8 @@ def _encode(job: CogJob, pixels: DatasetReader, encoding: Encoding, path: Path, 
         "BIGTIFF": "IF_SAFER",
         "NUM_THREADS": str(job.resources.threads),
         "OVERVIEWS": overviews,
-        "OVERVIEW_RESAMPLING": _gdal_resampling(job.overview_resampling),
+        # with overviews there it is for the mask's only: nearest keeps its outline where it is
+        "OVERVIEW_RESAMPLING": _gdal_resampling("nearest" if overviews == "AUTO" else job.overview_resampling),
     }
     if encoding.level is not None:
         options["LEVEL"] = str(encoding.level)
@@ -580,7 +605,7 @@ def _copy_with_crs(job: CogJob, path: Path, crs: rasterio.crs.CRS | None) -> Non
         block = str(_scratch_block(job))
         rasterio.shutil.copy(
             job.source, path, driver="GTiff", strict=False, TILED="YES", BLOCKXSIZE=block, BLOCKYSIZE=block,
-            BIGTIFF="YES", INTERLEAVE="PIXEL",
+            BIGTIFF="YES", INTERLEAVE=_scratch_interleave(job).upper(),
         )  # fmt: skip
     if crs is not None and job.source.crs is None:
         with rasterio.open(path, "r+", driver="GTiff") as written:
@@ -722,6 +747,11 @@ def _scratch_block(job: CogJob) -> int:
     return min(job.blocksize, 512)
 
 
+def _scratch_interleave(job: CogJob) -> str:
+    """By band where levels are made, which is what GDAL resamples fastest; else by pixel, as GDAL's overviews go."""
+    return "band" if levels_suit(job.source, job.overview_resampling) else "pixel"
+
+
 def _scratch_profile(job: CogJob, plan: _WarpPlan) -> dict[str, Any]:
     profile: dict[str, Any] = {
         "driver": "GTiff",
@@ -734,7 +764,7 @@ def _scratch_profile(job: CogJob, plan: _WarpPlan) -> dict[str, Any]:
         "tiled": True,
         "blockxsize": _scratch_block(job),
         "blockysize": _scratch_block(job),
-        "interleave": "pixel",
+        "interleave": _scratch_interleave(job),
         "bigtiff": "YES",
         "nodata": plan.nodata,
     }
@@ -804,15 +834,19 @@ class _MaskWriter:
 
 
 def _build_overviews(job: CogJob, path: Path) -> None:
-    factors = []
-    factor = 2
-    while max(job.grid.width, job.grid.height) > job.blocksize * factor // 2:
-        factors.append(factor)
-        factor *= 2
-    if not factors:
+    count = level_count(job.grid.width, job.grid.height, job.blocksize)
+    if not count:
         return
-    with job.timed("overviews"), rasterio.open(path, "r+", driver="GTiff") as pixels:
-        pixels.build_overviews(factors, Resampling[job.overview_resampling])
+    with job.timed("overviews"):
+        remove_levels(path)
+        if levels_suit(job.source, job.overview_resampling):
+            build_levels(
+                path, count=count, resampling=job.overview_resampling, block=_scratch_block(job),
+                threads=job.resources.threads,
+            )  # fmt: skip
+            return
+        with rasterio.open(path, "r+", driver="GTiff") as pixels:
+            pixels.build_overviews([2 << level for level in range(count)], Resampling[job.overview_resampling])
 
 
 def _numpy_name(kind: str) -> str:
