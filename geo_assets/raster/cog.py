@@ -453,6 +453,7 @@ class GdalEngine:
     def pixels(self, job: CogJob) -> Iterator[Pixels]:
         """See :class:`CogEngine`."""
         scratch = job.folder / "pixels.scratch.tif"
+        scratch.unlink(missing_ok=True)  # what a killed run left may be a link to the source
         try:
             if _needs_scratch(job):
                 with _raster_errors("bringing the pixels onto the grid"):
