@@ -306,9 +306,6 @@ def _tier(pixels: Pixels, encoding: Encoding, job: CogJob, made: list[Path]) -> 
         path.unlink()
         encoding = lossless_instead(encoding, job.kind, str(error))
         proof = _written(pixels, encoding, job, path)
-    with rasterio.open(path, driver="GTiff", sharing=False) as cog:
-        validity = _validity(cog)
-        nodata = cog.nodata
     return {
         "path": os.fspath(path),
         "size": proof.size,
@@ -321,8 +318,8 @@ def _tier(pixels: Pixels, encoding: Encoding, job: CogJob, made: list[Path]) -> 
         "blocksize": [job.blocksize, job.blocksize],
         "overviews": list(proof.overviews),
         "overview_resampling": job.overview_resampling,
-        "nodata": _json_number(nodata),
-        "validity": validity,
+        "nodata": _json_number(proof.nodata),
+        "validity": proof.validity,
         "proof": proof.as_dict(),
         "notes": list(encoding.notes),
         "timings": {
@@ -419,14 +416,6 @@ def _kind(source: DatasetReader, raster_type: str) -> PixelKind:
     )
 
 
-def _validity(dataset: DatasetReader) -> str:
-    if ColorInterp.alpha in dataset.colorinterp:
-        return "alpha"
-    if has_mask(dataset):
-        return "mask"
-    return "none" if dataset.nodata is None else "nodata"
-
-
 def _statistics(reference: DatasetReader) -> list[dict[str, Any]]:
     """Of an overview of about a thousand pixels a side: what a catalogue shows, not what science computes with."""
     factor = max(1.0, max(reference.width, reference.height) / _STATISTICS_SIZE)
@@ -435,7 +424,7 @@ def _statistics(reference: DatasetReader) -> list[dict[str, Any]]:
     for index, kind, color in zip(reference.indexes, reference.dtypes, reference.colorinterp, strict=True):
         values = reference.read(index, out_shape=shape)
         mask = None if color is ColorInterp.alpha else reference.read_masks(index, out_shape=shape) > 0
-        band = BandAccumulator(_numpy_name(kind), shape[0] * shape[1])
+        band = BandAccumulator(_numpy_name(kind), shape[0] * shape[1], neighbours=False)
         band.add(values, mask)
         found.append({**band.result().as_dict(), "approximate": factor > 1})
     return found

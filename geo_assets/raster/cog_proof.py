@@ -62,6 +62,9 @@ class Proof:
     """``all`` or ``sampled``."""
     rmse: float | None
     """Of a lossy COG, over valid pixels; ``None`` for a lossless one, where every compared pixel is equal."""
+    nodata: float | None
+    validity: str
+    """What tells invalid pixels: ``alpha``, ``mask``, ``nodata`` or ``none``."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
@@ -106,12 +109,13 @@ def prove(
         CogProofError: anything else that is not as it must be.
     """
     size = path.stat().st_size
-    _check_structure(path)
+    _check_structure(path, thin=min(grid.width, grid.height) < _THIN)
     with _opened(path, threads=threads) as cog:
         _check_header(cog, reference, grid=grid, encoding=encoding, blocksize=blocksize)
         levels = tuple(cog.overviews(1))
         blocks = _block_count(cog)
         comparison = _compare(cog, reference, encoding, compare_all_bytes)
+        nodata, validity = cog.nodata, _validity(cog)
     for level in range(len(levels)):
         with _opened(path, threads=threads, OVERVIEW_LEVEL=level) as overview:
             blocks += _block_count(overview)
@@ -130,6 +134,8 @@ def prove(
         pixels_compared=comparison.pixels,
         compared="all" if comparison.every == 1 else "sampled",
         rmse=None if encoding.lossless else comparison.rmse,
+        nodata=nodata,
+        validity=validity,
     )
 
 
@@ -148,16 +154,22 @@ def has_mask(dataset: DatasetReader) -> bool:
     return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
 
+def _validity(dataset: DatasetReader) -> str:
+    if ColorInterp.alpha in dataset.colorinterp:
+        return "alpha"
+    if has_mask(dataset):
+        return "mask"
+    return "none" if dataset.nodata is None else "nodata"
+
+
 # --- structure -------------------------------------------------------------------------------------------------
 
 
-def _check_structure(path: Path) -> None:
+def _check_structure(path: Path, *, thin: bool) -> None:
     from rio_cogeo.cogeo import cog_validate  # noqa: PLC0415 - brings much along
 
     try:
         _, errors, _ = cog_validate(path, quiet=True)
-        with rasterio.open(path, driver="GTiff", sharing=False) as cog:
-            thin = min(cog.width, cog.height) < _THIN
     except (RasterioError, CPLE_BaseError) as error:
         raise CogProofError(f"the COG just written cannot be opened: {reason_of(error)}") from error
     errors = [error for error in errors if not (thin and error.startswith("Invalid Decimation"))]

@@ -105,10 +105,12 @@ class BandAccumulator:
     Args:
         dtype: of the band.
         total_pixels: of the whole band; decides how thin the sample is.
+        neighbours: whether neighbours are compared, which only the detection of types needs.
     """
 
-    def __init__(self, dtype: str, total_pixels: int) -> None:
+    def __init__(self, dtype: str, total_pixels: int, *, neighbours: bool = True) -> None:
         self._dtype = dtype
+        self._neighbours = neighbours
         kind = np.dtype(dtype)
         self._counted = kind.kind in "iu" and kind.itemsize * 8 <= _COUNTED_BITS
         self._offset = int(np.iinfo(kind).min) if self._counted else 0
@@ -139,7 +141,8 @@ class BandAccumulator:
                 self._count(chosen)
             else:
                 self._add_wide(chosen)
-            self._compare_neighbours(values, valid)
+            if self._neighbours:
+                self._compare_neighbours(values, valid)
 
     def _count(self, chosen: Values) -> None:
         # in parts, because numpy counts in a copy that is eight times as large
