@@ -145,7 +145,8 @@ def plan(machine: CoreMachine, asset: str, names: Sequence[str]) -> list[Taken]:
     keys = [str(encode_partition_key(name)) for name in dict.fromkeys(names)]
     attempts = _attempts_by_key(machine.ledger, family, keys)
     _require_idle(attempt for group in attempts.values() for attempt in group)
-    taken = [_of_partition(family, key, attempts.get(key, [])) for key in keys]
+    others = _by_others(machine, family, dict(zip(keys, dict.fromkeys(names), strict=True)))
+    taken = [_of_partition(family, key, attempts.get(key, []), others.get(key, ())) for key in keys]
     if unknown := [one.partition_key for one in taken if not one.things]:
         msg = (
             f"no job published anything for {_listed(unknown)} of {asset}; look for the jobs with"
@@ -262,13 +263,27 @@ def _require_idle(attempts: Iterable[Attempt]) -> None:
         raise PartitionBusyError(msg)
 
 
-def _of_partition(family: _Family, key: str, attempts: Sequence[Attempt]) -> Taken:
+def _by_others(machine: CoreMachine, family: _Family, names: Mapping[str, str]) -> dict[str, list[Thing]]:
+    """Partition key → what jobs of other partitions left for it."""
+    found: dict[str, list[Thing]] = {}
+    for binding in family.sources.values():
+        if binding.asset not in family.assets:
+            continue
+        left = binding.published_by_others(list(names.values()), machine.services)
+        for key, name in names.items():
+            found.setdefault(key, []).extend(_thing(one, binding.asset) for one in left.get(name, ()))
+    return found
+
+
+def _of_partition(family: _Family, key: str, attempts: Sequence[Attempt], others: Iterable[Thing]) -> Taken:
     recorded: dict[tuple[str, str, str], Thing] = {}
+    for thing in others:
+        recorded[thing.key] = _merged(recorded.get(thing.key), thing)
     withdrawn: list[str] = []
     for attempt in attempts:
         binding = family.sources.get(attempt.job_type)
         left = binding.published(attempt.result_data) if binding is not None and attempt.result_data else ()
-        ours = [thing for thing in (_thing(one, attempt) for one in left) if thing.asset in family.assets]
+        ours = [thing for thing in (_thing(one, attempt.asset) for one in left) if thing.asset in family.assets]
         for thing in ours:
             recorded[thing.key] = _merged(recorded.get(thing.key), thing)
         if attempt.withdrawn_at is None and (ours or attempt.asset in family.assets):
@@ -283,12 +298,12 @@ def _of_partition(family: _Family, key: str, attempts: Sequence[Attempt]) -> Tak
     )
 
 
-def _thing(published: Published, attempt: Attempt) -> Thing:
+def _thing(published: Published, asset: str) -> Thing:
     return Thing(
         kind=published.kind,
         collection=published.collection,
         name=published.name,
-        asset=published.asset or attempt.asset,
+        asset=published.asset or asset,
         versions=frozenset([published.version] if published.version else []),
         about=frozenset([published.about] if published.about else []),
     )

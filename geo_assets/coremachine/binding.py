@@ -229,6 +229,13 @@ class Binding:
         base = Workflow.__dict__["published"]
         return inspect.getattr_static(self.workflow, "published", base) is not base
 
+    def published_by_others(
+        self, names: Sequence[str], services: Mapping[str, Any]
+    ) -> Mapping[str, Sequence[Published]]:
+        """What the stores hold for partitions that jobs of other workflows made."""
+        left: Mapping[str, Sequence[Published]] = self._hook("published_by_others")(names, services)
+        return left
+
     def published(self, result: dict[str, Any]) -> tuple[Published, ...]:
         """What a job with this result left in the stores.
 

@@ -242,6 +242,8 @@ class PartitionNews:
     reason: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     source_version: str | None = None
+    removed: bool = False
+    """What the partition stood for is no more: it is shown as never materialized."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -463,6 +465,14 @@ class Workflow:
     def finish_run(cls, jobs: Sequence[Mapping[str, Any]], services: Mapping[str, Any]) -> None:
         """Put right, once a run, what would be too dear to do once a job; ``jobs`` are the parameters of each."""
         del jobs, services
+
+    @classmethod
+    def published_by_others(
+        cls, names: Sequence[str], services: Mapping[str, Any]
+    ) -> Mapping[str, Sequence[Published]]:
+        """Partition name → what the stores hold for it that jobs of other workflows made (a bulk one's, say)."""
+        del names, services
+        return {}
 
     @classmethod
     def published(cls, result: dict[str, Any]) -> Sequence[Published]:

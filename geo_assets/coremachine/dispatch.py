@@ -26,6 +26,7 @@ from geo_assets.coremachine.materialization import (
     materialization_of,
     materialization_of_news,
 )
+from geo_assets.coremachine.partition_wipe import unmaterialize
 
 WAVE_TAG = "geo_assets/wave"
 """Run tag with the wave id; also the sensor's run key."""
@@ -234,6 +235,9 @@ def emit_news(
         owner = next((binding for binding in machine.registry.values() if binding.asset == asset), None)
         if owner is None:
             continue  # a code location with only some of the workflows shows only their assets
+        if removed := [encode_partition_key(item.name) for item in said if item.removed]:
+            unmaterialize(instance, asset=asset, partition_keys=removed, who=job_name)
+            said = [item for item in said if not item.removed]  # noqa: PLW2901
         good = _worth_writing(instance, asset, [item for item in said if item.outcome.is_good])
         bad = [item for item in said if not item.outcome.is_good]
         add_partitions(instance, owner, [encode_partition_key(item.name) for item in (*good, *bad)])

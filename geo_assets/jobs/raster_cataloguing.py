@@ -8,9 +8,10 @@ Nothing here opens a raster: the sandbox does (``stac.raster_file``).
 """
 
 import base64
+import contextlib
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from geo_assets.coremachine.contract import (
     canonical_json,
 )
 from geo_assets.coremachine.sandbox import Sandbox
-from geo_assets.errors import ParameterError
+from geo_assets.errors import BlobNotFoundError, ContainerNotFoundError, ParameterError
 from geo_assets.jobs.raster_blobs import failed, invalid, sentence_of
 from geo_assets.pictures import Picture, enlarged, gallery, histogram_svg, shown_at_once
 from geo_assets.settings import Settings
@@ -37,7 +38,7 @@ from geo_assets.stac.identifiers import IdRule, file_stem, raster_item_id
 from geo_assets.stac.items import StacVersion
 from geo_assets.stac.locator_map import locator_map, small_map
 from geo_assets.stores.blobs import MAX_BLOB_NAME, BlobProperties, BlobStore
-from geo_assets.stores.catalog import ItemOutcome, ItemStatus
+from geo_assets.stores.catalog import CatalogStore, ItemOutcome, ItemStatus
 from geo_assets.stores.item_writer import ItemWriter
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "chunks_of",
     "is_current",
     "item_published",
+    "items_of_blobs",
     "picture_and_item",
     "picture_metadata",
     "pictures_of",
@@ -380,3 +382,35 @@ def item_published(result: Mapping[str, Any]) -> list[Published]:
             )
         )
     return left
+
+
+def items_of_blobs(names: Sequence[str], services: Mapping[str, Any]) -> dict[str, list[Published]]:
+    """Partition ``container/blob`` → the items that describe this blob itself, and its thumbnail."""
+    blobs: BlobStore = services["blobs"]
+    catalog: CatalogStore = services["catalog"]
+    wanted: dict[str, tuple[str, str]] = {}
+    for name in names:
+        container, _, blob = name.partition("/")
+        wanted[name] = (container, blob)
+    found: dict[str, list[Published]] = {}
+    for collection in catalog.list_collections():
+        for container in sorted({container for container, _ in wanted.values()}):
+            items: dict[tuple[str, str], list[str]] = {}
+            for item_id, described in catalog.described_blobs(collection, container=container).items():
+                items.setdefault((container, described.blob), []).append(item_id)
+            for name, about in wanted.items():
+                found.setdefault(name, []).extend(
+                    Published(kind="item", collection=collection, name=item_id, about=about, asset=ITEM_ASSET)
+                    for item_id in items.get(about, ())
+                )
+    for name, left in found.items():
+        if left:
+            place = thumbnail_place(services["settings"], dict(zip(("container", "name"), wanted[name], strict=True)))
+            with contextlib.suppress(BlobNotFoundError, ContainerNotFoundError):
+                etag = blobs.head(place["container"], place["name"]).etag
+                left.append(
+                    Published(
+                        kind="blob", collection=place["container"], name=place["name"], version=etag, asset=ITEM_ASSET
+                    )
+                )
+    return found

@@ -145,6 +145,7 @@ def list_raster_files(params: dict[str, Any], context: Mapping[str, Any]) -> dic
             "vanished_count": None if found.limited else len(vanished),
             "vanished_files": sorted(vanished)[:_SHOWN],
             "pruned_count": pruned,
+            "pruned_files": sorted(vanished) if pruned else [],
             "container_name": params["container_name"],
             "extension_filter": params["extension_filter"],
             "prefix": params["prefix"],
@@ -397,7 +398,17 @@ class StacCatalogContainer(Workflow):
         """The partition of each blob's item."""
         if task.task_type == "list_raster_files":
             listed = task.result.get("result") or {}
-            return [
+            removed = [
+                PartitionNews(
+                    asset=ITEM_ASSET,
+                    name=f"{listed['container_name']}/{name}",
+                    outcome=OutcomeKind.UPDATED,
+                    reason="the blob is no longer in the container; its item was removed",
+                    removed=True,
+                )
+                for name in listed.get("pruned_files") or ()
+            ]
+            return removed + [
                 PartitionNews(
                     asset=ITEM_ASSET,
                     name=f"{listed['container_name']}/{name}",

@@ -43,6 +43,7 @@ from geo_assets.jobs.raster_cataloguing import (
     catalogued_metadata,
     is_current,
     item_published,
+    items_of_blobs,
     picture_and_item,
     pictures_of,
     publish_thumbnail,
@@ -276,6 +277,13 @@ class StacCatalogRaster(Workflow):
     def finish_run(cls, jobs: Sequence[Mapping[str, Any]], services: Mapping[str, Any]) -> None:
         """Bring the collections up to date, once for all items."""
         refresh_collections(jobs, services)
+
+    @classmethod
+    def published_by_others(
+        cls, names: Sequence[str], services: Mapping[str, Any]
+    ) -> Mapping[str, Sequence[Published]]:
+        """The items that ``stac_catalog_container`` made of these blobs, in any collection, and their thumbnails."""
+        return items_of_blobs(names, services)
 
     @classmethod
     def published(cls, result: dict[str, Any]) -> Sequence[Published]:

@@ -17,13 +17,14 @@ from geo_assets.coremachine.binding import bind
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind, Workflow, check_contract
 from geo_assets.coremachine.ledger import Job
 from geo_assets.coremachine.sandbox import Sandbox
-from geo_assets.errors import CatalogUnavailableError, ParameterError
+from geo_assets.errors import CatalogUnavailableError, JobNotFoundError, ParameterError
 from geo_assets.jobs.stac_catalog_container import StacCatalogContainer
 from geo_assets.jobs.stac_catalog_raster import StacCatalogRaster
 from geo_assets.stac.validation import collection_problems, item_problems
 from geo_assets.stores.catalog import ItemOutcome
 from geo_assets.stores.item_writer import ItemWriter
 from geo_assets.stores.local import LocalBlobStore
+from geo_assets.unpublish import execute, plan
 from tests.jobs.bench import Bench
 from tests.raster.rasters import noise, write
 from tests.stac.schemas import extension_problems
@@ -236,6 +237,7 @@ def test_what_vanished_is_reported_and_with_prune_removed(bench: Bench) -> None:
     assert summary_of(catalogue(bench, prefix="keep")) == {"unchanged": 1}, "what is not looked for has not vanished"
     job = catalogue(bench, prune=True)
     assert (job.outcome, summary_of(job)) == (OutcomeKind.UPDATED, {"unchanged": 2, "vanished": 1, "pruned": 1})
+    assert [news.name for news in bench.news if news.removed] == ["scenes/old/gone.tif"]
     left = [item["id"] for item in bench.services["catalog"].iter_items("dev")]
     assert sorted(left) == ["others~keep.tif", "scenes~keep.tif", "scenes~old~stays.tif"]
     assert len(bench.files("thumbnails")) == 3
@@ -358,3 +360,28 @@ def test_the_blob_s_date_is_the_last_resort(bench: Bench) -> None:
     properties = items(bench)["a.tif"]["properties"]
     assert properties["geo_assets:datetime_source"] == "blob date"
     assert abs((datetime.now(UTC) - datetime.fromisoformat(properties["datetime"])).total_seconds()) < 300
+
+
+def test_what_the_bulk_job_made_can_be_taken_back_blob_by_blob(bench: Bench) -> None:
+    fill(bench, "scenes", "a.tif", "b.tif")
+    catalogue(bench)
+    catalogue(bench, collection_id="second")
+    wiped: list[tuple[str, list[str]]] = []
+    with pytest.raises(JobNotFoundError):
+        plan(bench.machine, "raster_stac_item", ["scenes/none.tif"])
+    (planned,) = plan(bench.machine, "raster_stac_item", ["scenes/a.tif"])
+    assert [(thing.kind, thing.collection) for thing in planned.things] == [
+        ("item", "dev"), ("item", "second"), ("blob", "thumbnails"),
+    ]  # fmt: skip
+    (taken,) = execute(
+        bench.machine,
+        lambda asset, keys: wiped.append((asset, list(keys))),
+        "raster_stac_item",
+        ["scenes/a.tif"],
+        who="x",
+    )
+    assert taken.complete
+    assert (set(items(bench)), set(items(bench, "second"))) == ({"b.tif"}, {"b.tif"})
+    assert bench.files("thumbnails") == ["scenes/b.tif.webp"]
+    assert wiped == [("raster_stac_item", ["scenes/a.tif"])]
+    assert summary_of(catalogue(bench)) == {"created": 1, "unchanged": 1}
