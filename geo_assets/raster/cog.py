@@ -77,6 +77,8 @@ __all__ = [
 _MIB: Final = 1024 * 1024
 _PIECE_BYTES: Final = 24 * _MIB
 _STATISTICS_SIZE: Final = 1024
+_SMALL_BYTES: Final = 8 * _MIB
+"""Unpacked, up to which starting threads costs more than they save when other workers want the cores, too."""
 _EXTENT_TOLERANCE: Final = 2.5
 """Pixels; GDAL rounds the grid of a reprojection to whole pixels of its own size."""
 _PLACEHOLDER_CRS: Final = 3857
@@ -156,7 +158,8 @@ def make_cogs(params: Mapping[str, Any], *, engine: CogEngine | None = None) -> 
             ``driver`` (which the file must turn out to be), ``name`` (of the blob), ``budget``
             (:meth:`RasterBudget.as_dict`), ``input_crs``, what :func:`check_overrides` checks (``tiers``,
             ``target_crs``, ``raster_type``, ``compression``, ``quality``, ``overview_resampling``,
-            ``reproject_resampling``, ``blocksize``), and ``threads``, ``cache_mb``, ``warp_mb``, ``disk_reserve_mb``.
+            ``reproject_resampling``, ``blocksize``), and ``threads`` (default: the cores, but 1 for a small raster),
+            ``cache_mb``, ``warp_mb``, ``disk_reserve_mb``.
         engine: what moves pixels; GDAL by default.
 
     Returns:
@@ -173,10 +176,7 @@ def make_cogs(params: Mapping[str, Any], *, engine: CogEngine | None = None) -> 
     settings = _Work.from_params(params)
     made: list[Path] = []
     try:
-        with (
-            open_raster(settings.source, budget=settings.budget, name=settings.name) as source,
-            rasterio.Env(**gdal_options(settings.resources)),
-        ):
+        with open_raster(settings.source, budget=settings.budget, name=settings.name) as source, settings.env(source):
             settings.check_driver(source)
             facts = _make(source, request, settings, engine or GdalEngine(), made)
     except BaseException:
@@ -219,7 +219,9 @@ class _Work:
     name: str
     budget: RasterBudget
     input_crs: str | None
-    resources: Resources
+    threads: int | None
+    cache_mb: int
+    warp_mb: int
     disk_reserve: int
 
     @classmethod
@@ -227,23 +229,28 @@ class _Work:
         for name in ("source", "scratch"):
             if not params.get(name):
                 raise ParameterError(f"{name} must be an absolute path; it is missing")
-        defaults = Settings.model_construct()
         budget = params.get("budget")
-        cores = len(os.sched_getaffinity(0))
         return cls(
             source=Path(params["source"]),
             scratch=Path(params["scratch"]),
             driver=params.get("driver"),
             name=str(params.get("name") or ""),
-            budget=RasterBudget(**budget) if budget else RasterBudget.from_settings(defaults),
+            budget=RasterBudget(**budget) if budget else RasterBudget.from_settings(Settings.model_construct()),
             input_crs=params.get("input_crs"),
-            resources=Resources(
-                threads=int(params.get("threads") or cores),
-                cache_mb=int(params.get("cache_mb") or 64),
-                warp_mb=int(params.get("warp_mb") or 32),
-            ),
+            threads=int(params["threads"]) if params.get("threads") else None,
+            cache_mb=int(params.get("cache_mb") or 64),
+            warp_mb=int(params.get("warp_mb") or 32),
             disk_reserve=int(params.get("disk_reserve_mb") or 0) * _MIB,
         )
+
+    def resources(self, source: DatasetReader) -> Resources:
+        """All cores for one raster; but one for a small one, as there are as many workers as cores."""
+        unpacked = source.width * source.height * sum(np.dtype(_numpy_name(kind)).itemsize for kind in source.dtypes)
+        threads = 1 if unpacked <= _SMALL_BYTES else len(os.sched_getaffinity(0))
+        return Resources(threads=self.threads or threads, cache_mb=self.cache_mb, warp_mb=self.warp_mb)
+
+    def env(self, source: DatasetReader) -> rasterio.Env:
+        return rasterio.Env(**gdal_options(self.resources(source)))
 
     def check_driver(self, source: DatasetReader) -> None:
         if self.driver is not None and source.driver != self.driver:
@@ -271,8 +278,8 @@ def _make(
     overviews, warping, notes = resamplings_for(request, kind)
     job = CogJob(
         source=source, place=place, grid=grid, kind=kind, tiers=tiers, overview_resampling=overviews,
-        reproject_resampling=warping, blocksize=request.blocksize, folder=work.scratch, resources=work.resources,
-        notes=list(notes),
+        reproject_resampling=warping, blocksize=request.blocksize, folder=work.scratch,
+        resources=work.resources(source), notes=list(notes),
     )  # fmt: skip
     _check_extent(job)
     _check_disk(job, work)
@@ -288,6 +295,7 @@ def _make(
     return {
         **_facts_of(job),
         "engine": engine.name,
+        "threads": job.resources.threads,
         "statistics": statistics,
         "tiers": {tier: facts[tier] for tier in request.tiers},
         "timings": job.timings,

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
@@ -34,6 +35,7 @@ _SMOOTH: Final = frozenset({"bilinear", "cubic", "cubic_spline", "lanczos"})
 _PIECE_BYTES: Final = 12 * 1024 * 1024
 
 _Part = tuple[Window, npt.NDArray[Any], npt.NDArray[np.uint8] | None]
+_Ahead = Callable[[Callable[[Window], _Part], Iterator[Window]], Iterator[_Part]]
 
 
 def level_count(width: int, height: int, blocksize: int) -> int:
@@ -68,10 +70,11 @@ def build_levels(path: Path, *, count: int, resampling: str, block: int, threads
     Raises:
         RasterioError, OSError: it cannot be read, or the levels cannot be written.
     """
-    with ThreadPoolExecutor(threads, thread_name_prefix="levels") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="levels") as pool:  # starts them when there is work
         for _ in range(count):
             above = _above(path)
-            _halve(path, above, resampling=Resampling[resampling], block=block, pool=pool, threads=threads)
+            ahead = partial(_ahead, pool, most=threads + 1) if threads > 1 else map
+            _halve(path, above, resampling=Resampling[resampling], block=block, threads=threads, ahead=ahead)
             path = above
 
 
@@ -102,8 +105,8 @@ def _open(path: Path, mode: str = "r", **profile: Any) -> Any:
 
 
 def _halve(
-    below: Path, above: Path, *, resampling: Resampling, block: int, pool: ThreadPoolExecutor, threads: int
-) -> None:
+    below: Path, above: Path, *, resampling: Resampling, block: int, threads: int, ahead: _Ahead
+) -> None:  # fmt: skip
     with ExitStack() as stack:
         # a dataset of GDAL's is for one thread at a time
         readers: SimpleQueue[DatasetReader] = SimpleQueue()
@@ -128,7 +131,7 @@ def _halve(
             return window, values, mask if masked else None
 
         with _open(above, "w", **profile) as level:
-            for window, values, mask in _ahead(pool, read, _windows(dataset, block), most=threads + 1):
+            for window, values, mask in ahead(read, _windows(dataset, block)):
                 level.write(values, window=window)
                 if mask is not None:
                     level.write_mask(mask, window=window)

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -469,6 +470,14 @@ def test_pieces_written_behind_are_the_same(
         made.append((facts["tiers"]["analysis"]["sha256"], facts["tiers"]["analysis"]["validity"]))
     assert made[0][1] == "mask"
     assert made[0] == made[1]
+
+
+def test_small_rasters_leave_the_other_cores_to_other_workers(tmp_path: Path, scratch: Path) -> None:
+    small = write(tmp_path / "small.tif", noise(1, 600, 700))
+    large = write(tmp_path / "large.tif", np.zeros((9, 1000, 1000), "uint8"))
+    assert make(small, scratch)["threads"] == 1
+    assert make(small, scratch, threads=3)["threads"] == 3
+    assert make(large, scratch)["threads"] == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize("height", [300, 1500], ids=["last piece", "piece before"])
