@@ -27,6 +27,7 @@ from geo_assets.coremachine.materialization import (
     materialization_of_news,
 )
 from geo_assets.coremachine.partition_wipe import unmaterialize
+from geo_assets.redaction import redact
 
 WAVE_TAG = "geo_assets/wave"
 """Run tag with the wave id; also the sensor's run key."""
@@ -121,6 +122,8 @@ def _close_waves(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick)
         if runs and all(run.status in _ENDED for run in runs):
             cancelled_run = all(run.status is dg.DagsterRunStatus.CANCELED for run in runs)
             failed_run = any(run.status is dg.DagsterRunStatus.FAILURE for run in runs)
+            if failed_run:
+                _finish_runs(machine, wave, runs, done)
             freed = machine.ledger.close_wave(
                 wave.wave_id, cancelled=cancelled_run, count_release=failed_run, max_releases=limit
             )
@@ -129,6 +132,18 @@ def _close_waves(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick)
                 done.notes.append(f"wave {wave.wave_id}: {freed} jobs that no run had claimed {fate}")
         elif not runs and machine.ledger.waiting_in_wave(wave.wave_id) == 0:
             machine.ledger.close_wave(wave.wave_id, max_releases=limit)  # everything in it was cancelled
+
+
+def _finish_runs(machine: CoreMachine, wave: Wave, runs: Sequence[dg.DagsterRun], done: Tick) -> None:
+    """Do what a workflow does once a run; one that died may not have come to it, and twice does no harm."""
+    binding = machine.registry.get(wave.job_type)
+    if binding is None:
+        return
+    jobs = [attempt.parameters for run in runs for attempt in machine.ledger.attempts_of_run(run.run_id)]
+    try:
+        binding.finish_run(jobs, machine.services)
+    except Exception as error:  # noqa: BLE001 - whatever a workflow raises must not stop the queue
+        done.notes.append(redact(f"wave {wave.wave_id}: what is done once a run failed: {error}"))
 
 
 def cancel_unfinished(machine: CoreMachine, instance: dg.DagsterInstance, run_id: str) -> int:

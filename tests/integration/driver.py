@@ -1,7 +1,8 @@
 """A process that works the queue off, and can be told to die at a named point.
 
 ``python -m tests.integration.driver [POINT]`` uses GEO_ASSETS_HOME and DAGSTER_HOME.  At ``POINT`` the process
-kills itself with SIGKILL, so nothing of Python's or Dagster's clean-up runs.
+kills itself with SIGKILL, so nothing of Python's or Dagster's clean-up runs.  Points of rasters use our own code
+location, the others that of the tests.
 """
 
 import os
@@ -16,7 +17,11 @@ from geo_assets.coremachine import asset_job, dispatch, events
 from geo_assets.coremachine.asset_job import MACHINE
 from geo_assets.coremachine.ledger import Ledger
 from geo_assets.coremachine.machine import CoreMachine
-from tests.integration.code_location import defs
+from geo_assets.coremachine.sandbox import Sandbox
+from geo_assets.definitions import defs as own_defs
+from geo_assets.stores.item_writer import ItemWriter
+from geo_assets.stores.local import LocalBlobStore
+from tests.integration.code_location import defs as test_defs
 
 
 def die(*_: Any, **__: Any) -> None:
@@ -58,15 +63,27 @@ TRAPS: dict[str, Callable[[], None]] = {
 """Points of a job's way, in order, and the trap set at each."""
 
 
-def machine() -> CoreMachine:
+RASTER_TRAPS: dict[str, Callable[[], None]] = {
+    "COGs made": lambda: after(Sandbox, "call", calls=2),
+    "one of two COGs published": lambda: after(LocalBlobStore, "put_stream"),
+    "thumbnail published": lambda: after(LocalBlobStore, "put_stream", calls=3),
+    "item written": lambda: after(ItemWriter, "write"),
+    "between the item's task and its event": lambda: before(dispatch, "emit_news"),
+    "job settled": lambda: after(Ledger, "settle"),
+    "before the collection is brought up to date": lambda: before(asset_job, "_finish_run"),
+}
+"""Points of a raster's way with two tiers, in order."""
+
+
+def machine(defs: dg.Definitions = test_defs) -> CoreMachine:
     """The machine of the code location."""
     made: CoreMachine = defs.resources[MACHINE].machine()  # type: ignore[index]
     return made
 
 
-def work_off(instance: dg.DagsterInstance) -> None:
+def work_off(instance: dg.DagsterInstance, defs: dg.Definitions) -> None:
     """Tick and run until nothing is asked for any more."""
-    while asked := dispatch.tick(machine(), instance).runs:
+    while asked := dispatch.tick(machine(defs), instance).runs:
         for run in asked:
             defs.resolve_job_def(run.job_name).execute_in_process(
                 instance=instance, tags=dict(run.tags), raise_on_error=False
@@ -74,6 +91,7 @@ def work_off(instance: dg.DagsterInstance) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        TRAPS[sys.argv[1]]()
-    work_off(dg.DagsterInstance.get())
+    location, *point = sys.argv[1:]
+    if point:
+        (TRAPS | RASTER_TRAPS)[point[0]]()
+    work_off(dg.DagsterInstance.get(), {"own": own_defs, "tests": test_defs}[location])

@@ -1,6 +1,9 @@
 """A process dies at each point of a job's way; afterwards everything is as if it had not."""
 
+import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +16,11 @@ import pytest
 
 from geo_assets.coremachine.contract import JobStatus
 from geo_assets.coremachine.submission import submit_many
+from geo_assets.definitions import defs as own_defs
 from geo_assets.settings import get_settings
 from tests.integration import driver
 from tests.integration.workflows import executions, sources
+from tests.raster.rasters import real
 
 BLOBS = 30
 
@@ -40,9 +45,9 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
         yield made
 
 
-def drive(point: str | None = None) -> int:
+def drive(point: str | None = None, *, location: str = "tests") -> int:
     """Run the driver in a process of its own; returns its exit status (-9: it died at the point)."""
-    command = [sys.executable, "-m", "tests.integration.driver", *([point] if point else [])]
+    command = [sys.executable, "-m", "tests.integration.driver", location, *([point] if point else [])]
     root = Path(__file__).parents[2]
     done = subprocess.run(
         command, check=False, cwd=root, env=os.environ.copy(), capture_output=True, text=True, timeout=120
@@ -103,3 +108,55 @@ def test_fan_out_jobs_survive(instance: dg.DagsterInstance, point: str) -> None:
     assert job.stage_results["2"]["tasks"] == BLOBS
     assert materializations(instance, "folder_survey") == Counter(["folder"])
     assert machine.ledger.open_waves() == []
+
+
+RASTER = "landsat_rgb_utm18n.tif"
+PARAMETERS = {"blob_name": RASTER, "tiers": ["analysis", "archive"]}
+
+
+def left_in_stores() -> dict[str, str]:
+    """Every blob that was made, and the items, with what they hold."""
+    home = get_settings().home_path
+    files = [path for name in ("silver", "thumbnails") for path in (home / "containers" / name).rglob("*")]
+    left = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(home).parts)
+    }
+    for path in (home / "catalog" / "cogs" / "items").glob("*.json"):
+        item = json.loads(path.read_text())
+        assert item["assets"]["data"]["file:checksum"] == f"1220{left[item['assets']['data']['title']]}"
+        left[path.name] = item["id"]
+    return left
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")  # Dagster's own
+@pytest.mark.parametrize("point", driver.RASTER_TRAPS)
+def test_a_raster_survives(instance: dg.DagsterInstance, point: str) -> None:
+    machine = driver.machine(own_defs)
+    source = get_settings().blob_root_path / "bronze" / RASTER
+    source.parent.mkdir(parents=True)
+    shutil.copy(real(RASTER), source)
+    submit_many(machine, "process_raster", [PARAMETERS])
+
+    assert drive(point, location="own") == -signal.SIGKILL, f"the driver did not come to '{point}'"
+    stem = RASTER.removesuffix(".tif")
+    whole = {f"{stem}_cog.tif", f"{stem}_cog_archive.tif", f"{stem}_cog.tif.webp", f"silver~{stem}_cog.tif.json"}
+    before = left_in_stores()
+    assert set(before) <= whole, "whatever is seen is whole and has its name"
+    notice_the_dead(instance)
+    assert drive(location="own") == 0
+
+    (job,) = machine.ledger.jobs()
+    assert job.status is JobStatus.COMPLETED, job.error_details
+    after = left_in_stores()
+    assert set(after) == whole
+    assert {name: after[name] for name in before} == before, "made again, it is the same"
+    for asset in ("cog", "raster_validation", "raster_stac_item"):
+        assert set(materializations(instance, asset)) == {f"bronze/{RASTER}"}
+    collection = json.loads((get_settings().catalog_path / "cogs" / "collection.json").read_text())
+    assert [link["href"] for link in collection["links"] if link["rel"] == "item"] == [
+        f"./items/silver~{stem}_cog.tif.json"
+    ]
+    assert not list(get_settings().scratch_path.iterdir()), "what the dead process left is swept"
