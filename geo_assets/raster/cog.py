@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -716,6 +716,19 @@ def _warped(
     job: CogJob, source: DatasetReader, plan: _WarpPlan, window: Window, crs: rasterio.crs.CRS | None
 ) -> npt.NDArray[Any]:
     """One piece of the grid; the last layer is alpha or validity unless there is a nodata value."""
+    if plan.validity == "nodata" and source.nodata is None:
+        # the warper takes half the time where it need not look for NaN
+        array = _reprojected(job, source, replace(plan, validity="mask", nodata=None), window, crs)
+        values = array[:-1]
+        if not np.isnan(values).any():
+            values[:, array[-1] == 0] = plan.nodata
+            return values
+    return _reprojected(job, source, plan, window, crs)
+
+
+def _reprojected(
+    job: CogJob, source: DatasetReader, plan: _WarpPlan, window: Window, crs: rasterio.crs.CRS | None
+) -> npt.NDArray[Any]:
     layers = len(plan.data_bands) + (plan.validity != "nodata")
     array = np.zeros((layers, int(window.height), int(window.width)), dtype=plan.dtype)
     options: dict[str, Any] = {}

@@ -169,7 +169,8 @@ class BandAccumulator:
             wide = chosen.astype(np.float64)
             mean = float(wide.mean())
             wide -= mean
-            squares = float(np.dot(wide, wide))
+            # np.dot would start threads, which then wait busily
+            squares = float(np.square(wide, out=wide).sum())
         delta = mean - self._mean
         self._mean += delta * count / (before + count)
         self._squares += squares + delta * delta * before * count / (before + count)

@@ -472,6 +472,25 @@ def test_pieces_written_behind_are_the_same(
     assert made[0] == made[1]
 
 
+@pytest.mark.parametrize("holes", [0, 1])
+def test_nan_is_invalid_whether_the_file_says_so_or_not(
+    holes: int, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # several pieces, of which one has NaN in it: pieces without are warped another way
+    monkeypatch.setattr(geo_assets.raster.cog, "_PIECE_BYTES", 1)
+    values = noise(1, 1300, 900).astype("float32")
+    values[0, 100:120, 300:330] = np.nan if holes else 7
+    values[0, 140, 300] = np.inf if holes else 7
+    made = []
+    for nodata in (None, np.nan):
+        source = write(tmp_path / f"{nodata}.tif", values, nodata=nodata)
+        facts = make(source, scratch, target_crs="EPSG:4326", raster_type="dem")
+        with tier_of(facts) as dataset:
+            made.append(dataset.read())
+            assert np.isnan(dataset.nodata)
+    np.testing.assert_array_equal(made[0], made[1])
+
+
 def test_small_rasters_leave_the_other_cores_to_other_workers(tmp_path: Path, scratch: Path) -> None:
     small = write(tmp_path / "small.tif", noise(1, 600, 700))
     large = write(tmp_path / "large.tif", np.zeros((9, 1000, 1000), "uint8"))
