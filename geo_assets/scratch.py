@@ -17,7 +17,7 @@ from typing import IO, Self
 
 __all__ = ["ScratchFolder", "sweep"]
 
-_PREFIX = "scratch-"
+_PREFIX, _MAKING = "scratch-", ".making-"
 _LOCK = ".owner"
 _YOUNG_SECONDS = 600.0
 """A folder without a lock may be one that is being made."""
@@ -43,9 +43,11 @@ class ScratchFolder:
                 if self._root not in _swept:
                     _swept.add(self._root)
                     sweep(self._root)
-                self._path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._root)).resolve()
-                self._lock = (self._path / _LOCK).open("wb")
+                # under another name until it is locked, so that nobody takes it for one without an owner
+                made = Path(tempfile.mkdtemp(prefix=_MAKING, dir=self._root)).resolve()
+                self._lock = (made / _LOCK).open("wb")
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
+                self._path = made.rename(made.with_name(made.name.replace(_MAKING, _PREFIX)))
             return self._path
 
     def close(self) -> None:
@@ -69,7 +71,9 @@ class ScratchFolder:
 def sweep(root: Path) -> int:
     """Remove the folders below ``root`` whose owners have died; returns how many that were."""
     removed = 0
-    for folder in root.glob(f"{_PREFIX}*"):
+    for folder in (*root.glob(f"{_PREFIX}*"), *root.glob(f"{_MAKING}*")):
+        if folder.name.startswith(_MAKING) and not _is_old(folder):
+            continue
         try:
             with (folder / _LOCK).open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

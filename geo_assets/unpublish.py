@@ -196,6 +196,9 @@ def execute(
     finally:
         # what was removed is on record whatever stopped the rest
         for key, one in todo.items():
+            if one.complete:
+                for made in one.assets:
+                    machine.ledger.release_claims(made, key)
             machine.ledger.audit_ended(
                 audit_ids[key],
                 inventory=[thing.as_dict() for thing in one.things],

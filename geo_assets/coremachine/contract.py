@@ -176,12 +176,12 @@ class TaskContext(dict[str, Any]):
     """The optional second argument of a handler: a dict, as the original documented, with named accessors.
 
     Keys: ``job_id``, ``job_type``, ``task_id``, ``stage``, ``task_index``, ``attempt`` (1 on the first
-    execution), ``releases`` (how many runs died over this job and may have left something), ``services`` (the stores
-    the run was given; empty in a worker process) and, only where the task of equal index in the stage before
-    completed, ``predecessor_result``, what it returned.
+    execution), ``services`` (the stores the run was given; empty in a worker process) and, only where the task of
+    equal index in the stage before completed, ``predecessor_result``, what it returned.
 
     In threads, and in stages that do not fan out, also ``scratch``, the job's own folder of temporary files; and, for
-    workflows that say ``remembers``, ``history``.
+    workflows that say ``remembers``, ``history`` and ``claims``, the :class:`geo_assets.coremachine.claims.Claims` of
+    the partition.
     """
 
     @property
@@ -344,7 +344,7 @@ class Workflow:
     tolerates_partial_failure: ClassVar[bool] = False
     """Whether a job with some failed tasks ends ``completed_with_errors`` rather than ``failed``."""
     remembers: ClassVar[bool] = False
-    """Whether handlers are told what jobs of the partition returned before (``context.history``)."""
+    """Whether handlers are told of the partition's past (``context.history``, ``context["claims"]``)."""
 
     @classmethod
     def validate_job_parameters(cls, params: dict[str, Any]) -> dict[str, Any]:

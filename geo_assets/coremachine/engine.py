@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from geo_assets.coremachine.binding import Binding, Segment
+from geo_assets.coremachine.claims import Claims
 from geo_assets.coremachine.contract import (
     PICTURES,
     EndedTask,
@@ -399,7 +400,6 @@ def _pending(
         stage=stage,
         task_index=index,
         attempt=1,
-        releases=attempt.releases,
         services=scope.services,
         **more,
     )
@@ -479,6 +479,9 @@ class _JobChunk:
         if self._scope.binding.execution == "thread":
             state.context["scratch"] = ScratchFolder(self._scope.settings.scratch_path)
         if self._scope.binding.remembers:
+            state.context["claims"] = Claims(
+                ledger=self._scope.ledger, asset=attempt.asset, partition_key=attempt.partition_key
+            )
             state.context["history"] = [
                 {
                     "job_id": before.job_id,

@@ -31,6 +31,7 @@ from geo_assets.coremachine.ledger_tables import (
     SCHEMA,
     attempts,
     audit,
+    claims,
     jobs,
     sources_of,
     tasks,
@@ -1417,6 +1418,34 @@ class Ledger:
         if limit is not None:
             query = query.limit(limit)
         return self._read(lambda c: [AuditEntry(**row._mapping) for row in c.execute(query)])  # noqa: SLF001
+
+    # --- names ----------------------------------------------------------------------------------------------
+
+    def claims(self, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Name → asset and partition key that claim it, of those that somebody claims."""
+        query = claims.select().where(claims.c.name.in_(list(names)))
+        return self._read(lambda c: {row.name: (row.asset, row.partition_key) for row in c.execute(query)})
+
+    def claim(self, names: Sequence[str], *, asset: str, partition_key: str) -> None:
+        """Claim names for a partition, whoever claimed them before."""
+
+        def work(c: Connection) -> None:
+            insert = sqlite.insert if c.dialect.name == "sqlite" else postgresql.insert
+            statement = insert(claims)
+            changed = {name: statement.excluded[name] for name in ("asset", "partition_key", "claimed_at")}
+            owner = {"asset": asset, "partition_key": partition_key, "claimed_at": _now()}
+            c.execute(
+                statement.on_conflict_do_update(index_elements=[claims.c.name], set_=changed),
+                # in one order for all writers, or two could wait for each other
+                [{"name": name, **owner} for name in sorted(set(names))],
+            )
+
+        self._write(work)
+
+    def release_claims(self, asset: str, partition_key: str) -> None:
+        """Claim nothing for a partition any more."""
+        mine = (claims.c.asset == asset, claims.c.partition_key == partition_key)
+        self._write(lambda c: c.execute(claims.delete().where(*mine)))
 
     # --- reading ------------------------------------------------------------------------------------------
 

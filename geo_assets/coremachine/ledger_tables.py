@@ -243,6 +243,17 @@ audit = sa.Table(
     sa.Index("ix_audit_partition", "asset", "partition_key"),
 )
 
+claims = sa.Table(
+    "claims",
+    metadata,
+    sa.Column("name", sa.String(2048), primary_key=True),
+    sa.Column("asset", sa.String(200), nullable=False),
+    sa.Column("partition_key", sa.String(2048), nullable=False),
+    sa.Column("claimed_at", UtcDateTime, nullable=False),
+    sa.Index("ix_claims_partition", "asset", "partition_key"),
+)
+"""Names in stores and the partitions that make what has them; see ``claims``."""
+
 _ENDS = frozenset({JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.FAILED, JobStatus.CANCELLED})
 
 ATTEMPT_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {

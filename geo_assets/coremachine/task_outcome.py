@@ -456,7 +456,7 @@ def outcome_from_json(data: Mapping[str, Any]) -> TaskOutcome:
 
 def bare_context(context: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``context`` as a plain dict without what never leaves the process that holds it."""
-    return {**{name: value for name, value in context.items() if name != "scratch"}, "services": {}}
+    return {name: value for name, value in context.items() if name not in ("scratch", "claims")} | {"services": {}}
 
 
 def restored_context(data: Mapping[str, Any]) -> TaskContext:

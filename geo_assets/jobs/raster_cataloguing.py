@@ -50,6 +50,7 @@ __all__ = [
     "catalogued_metadata",
     "chunks_of",
     "is_current",
+    "item_facts",
     "item_published",
     "items_of_blobs",
     "picture_and_item",
@@ -236,19 +237,36 @@ def picture_and_item(
 
 
 def publish_thumbnail(services: Mapping[str, Any], facts: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the full thumbnail of a blob into the blob store; returns where it lies, as ``unpublish`` wants it."""
+    """Put the full thumbnail of a blob into the blob store, unless it is there as it is.
+
+    Returns:
+        Where it lies, with its ETag and size, and whether it was ``created``: a new blob.
+    """
     blobs: BlobStore = services["blobs"]
     place = thumbnail_place(services["settings"], facts)
     if not blobs.container_exists(place["container"]):
         blobs.create_container(place["container"])
-    etag = blobs.put_stream(
-        place["container"],
-        place["name"],
-        chunks_of(Path(made["path"])),
-        content_type=made["media_type"],
-        sha256=made["sha256"],
-    )
-    return {"container": place["container"], "blob": place["name"], "etag": etag, "size": made["size"]}
+    there: BlobProperties | None = None
+    with contextlib.suppress(BlobNotFoundError):
+        there = blobs.head(place["container"], place["name"])
+    picture = Path(made["path"]).read_bytes()
+    if there is not None and there.size == len(picture) and blobs.read(place["container"], place["name"]) == picture:
+        etag = there.etag
+    else:
+        etag = blobs.put_stream(
+            place["container"],
+            place["name"],
+            [picture],
+            content_type=made["media_type"],
+            sha256=made["sha256"],
+        )
+    return {
+        "container": place["container"],
+        "blob": place["name"],
+        "etag": etag,
+        "size": made["size"],
+        "created": there is None,
+    }
 
 
 def thumbnail_place(settings: Settings, facts: Mapping[str, Any]) -> dict[str, str]:
@@ -267,7 +285,7 @@ def chunks_of(path: Path) -> Iterator[bytes]:
 
 
 def write_item(services: Mapping[str, Any], request: ItemRequest, item: Mapping[str, Any]) -> dict[str, Any]:
-    """Write an item; returns the fields of the original's result, made true, and ``outcome`` and ``reason``.
+    """Write an item; returns ``outcome``, ``reason``, and as ``stac`` what a result says of it.
 
     Raises:
         CatalogError, CatalogUnavailableError: as the catalog's.
@@ -275,26 +293,35 @@ def write_item(services: Mapping[str, Any], request: ItemRequest, item: Mapping[
     writer: ItemWriter = services["items"]
     started = time.perf_counter()
     written: ItemOutcome = writer.write(request.collection_id, item)
-    projection = item["properties"].get("proj:code") or item["properties"].get("proj:epsg")
-    bands = item["assets"]["data"].get("bands") or item["assets"]["data"].get("raster:bands") or []
     return {
         "outcome": _OUTCOMES[written.status],
         "reason": written.reason,
         "stac": {
-            "collection_id": request.collection_id,
-            "item_id": written.item_id,
-            "container": request.container,
-            "blob": request.blob,
+            **item_facts(item, request),
             "outcome": written.status.value,
-            "bbox": item["bbox"],
-            "geometry_type": item["geometry"]["type"],
-            "bands_count": len(bands),
-            "epsg": projection,
-            "datetime": item["properties"]["datetime"],
-            "datetime_source": item["properties"].get("geo_assets:datetime_source"),
-            "gsd": item["properties"].get("gsd"),
             "insert_time_seconds": round(time.perf_counter() - started, 4),
         },
+    }
+
+
+def item_facts(item: Mapping[str, Any], request: ItemRequest) -> dict[str, Any]:
+    """What a result says of an item: where it is, what it describes, and what the original's results had of it."""
+    properties = item["properties"]
+    code = properties.get("proj:code") or f"EPSG:{properties.get('proj:epsg')}"
+    epsg = code.removeprefix("EPSG:")
+    data = item["assets"]["data"]
+    return {
+        "collection_id": request.collection_id,
+        "item_id": item["id"],
+        "container": request.container,
+        "blob": request.blob,
+        "bbox": item["bbox"],
+        "geometry_type": item["geometry"]["type"],
+        "bands_count": len(data.get("bands") or data.get("raster:bands") or []),
+        "epsg": int(epsg) if epsg.isdigit() else None,
+        "datetime": properties["datetime"],
+        "datetime_source": properties.get("geo_assets:datetime_source"),
+        "gsd": properties.get("gsd"),
     }
 
 
@@ -350,7 +377,7 @@ def catalogued_metadata(result: Mapping[str, Any]) -> dict[str, Any]:
         "datetime": stac.get("datetime"),
         "datetime_source": stac.get("datetime_source"),
         "bbox": stac.get("bbox"),
-        "crs": stac.get("epsg"),
+        "epsg": stac.get("epsg"),
         "gsd_metres": stac.get("gsd"),
         "size": f"{raster['width']} x {raster['height']}" if raster.get("width") else None,
         "band_count": raster.get("bands"),

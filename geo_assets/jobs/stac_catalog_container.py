@@ -240,11 +240,22 @@ def _prune(services: Mapping[str, Any], params: Mapping[str, Any], vanished: Map
     blobs: BlobStore = services["blobs"]
     ids = [item_id for items in vanished.values() for item_id in items]
     outcomes = catalog.delete_items(params["collection_id"], ids)
-    for name in vanished:
+    for name in _described_nowhere_else(catalog, params, vanished):
         place = thumbnail_place(services["settings"], {"container": params["container_name"], "name": name})
         with contextlib.suppress(BlobNotFoundError, ContainerNotFoundError):
             blobs.delete(place["container"], place["name"])
     return sum(outcome.status.value == "deleted" for outcome in outcomes)
+
+
+def _described_nowhere_else(
+    catalog: CatalogStore, params: Mapping[str, Any], names: Iterable[str]
+) -> set[str]:  # fmt: skip
+    """Those of these blobs of which no collection has an item: their thumbnails are nobody's."""
+    left = set(names)
+    for collection in catalog.list_collections():
+        described = catalog.described_blobs(collection, container=params["container_name"])
+        left.difference_update(blob.blob for blob in described.values())
+    return left
 
 
 def extract_stac(params: dict[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
@@ -376,8 +387,8 @@ class StacCatalogContainer(Workflow):
             "stages_completed": context.current_stage,
             "total_tasks_executed": len(context.task_results),
             "tasks_by_status": {
-                "completed": sum(task.success for task in items),
-                "failed": sum(task.status is TaskStatus.FAILED for task in items),
+                "completed": sum(task.success for task in context.task_results),
+                "failed": sum(task.status is TaskStatus.FAILED for task in context.task_results),
             },
         }
 

@@ -8,6 +8,7 @@ bulk workflow's tasks.  Against these, on purpose: an item that says the same is
 replaces it; hrefs are durable; the datetime is the data's where anything tells it; a failed write is a failure.
 """
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ from geo_assets.coremachine.contract import (
     Workflow,
 )
 from geo_assets.coremachine.identity import task_id
-from geo_assets.errors import RasterRefusedError
+from geo_assets.errors import GeoAssetsError, RasterRefusedError
 from geo_assets.jobs.raster_blobs import (
     blob_of_partition,
     check_blob,
@@ -42,6 +43,7 @@ from geo_assets.jobs.raster_cataloguing import (
     blob_facts,
     catalogued_metadata,
     is_current,
+    item_facts,
     item_published,
     items_of_blobs,
     picture_and_item,
@@ -101,7 +103,8 @@ def extract_stac_metadata(params: dict[str, Any], context: Mapping[str, Any]) ->
     etag = blobs.head(container, name).etag
     present = services["catalog"].get_item(request.collection_id, request.item_id)
     if is_current(present, request, etag):
-        return _nothing_to_do(head, request, present, etag)
+        more = {"stac_item": present} if params.get("stac_item") else {}
+        return _nothing_to_do({**head, **more}, request, present, etag)
     with scratch_of(context, settings) as scratch:
         try:
             copy = fetch(
@@ -113,9 +116,17 @@ def extract_stac_metadata(params: dict[str, Any], context: Mapping[str, Any]) ->
         described, problem = picture_and_item(context, DescribedFile(path=copy.path, facts=facts), request, name=name)
         if problem is not None:
             return {**problem, "result": head}
+        extracted = time.perf_counter()
         thumbnail = publish_thumbnail(services, facts, described["thumbnail"])
-    extracted = time.perf_counter()
-    written = write_item(services, request, described["item"])
+    new = thumbnail.pop("created")
+    good = False
+    try:
+        written = write_item(services, request, described["item"])
+        good = written["outcome"] != OutcomeKind.INVALID
+    finally:
+        if new and not good:
+            with contextlib.suppress(GeoAssetsError):  # the failure itself is what must be told
+                blobs.delete(thumbnail["container"], thumbnail["blob"])
     result = {
         **head,
         "item_id": request.item_id,
@@ -123,9 +134,11 @@ def extract_stac_metadata(params: dict[str, Any], context: Mapping[str, Any]) ->
         "href": facts["href"],
         "size_bytes": copy.properties.size,
         "sha256": copy.sha256,
-        "thumbnail": thumbnail,
+        "thumbnail": thumbnail if good else None,
         "raster": {name: described[name] for name in ("width", "height", "bands", "dtype", "driver")},
         "stac": written["stac"],
+        **_originals_fields(written["stac"], reason=written["reason"]),
+        **({"stac_item": described["item"]} if params.get("stac_item") else {}),
         PICTURES: pictures_of(described),
         "extract_time_seconds": round(extracted - started, 4),
         "execution_time_seconds": round(time.perf_counter() - started, 4),
@@ -138,19 +151,32 @@ def extract_stac_metadata(params: dict[str, Any], context: Mapping[str, Any]) ->
 def _nothing_to_do(
     head: Mapping[str, Any], request: ItemRequest, present: Mapping[str, Any] | None, etag: str
 ) -> dict[str, Any]:
-    item = present or {}
-    stac = {
-        "collection_id": request.collection_id,
-        "item_id": request.item_id,
-        "outcome": OutcomeKind.UNCHANGED.value,
-        "bbox": item.get("bbox"),
-        "datetime": (item.get("properties") or {}).get("datetime"),
-    }
+    stac = {**item_facts(present or {}, request), "outcome": OutcomeKind.UNCHANGED.value}
+    reason = "the catalog has this version of the blob"
     return {
         "success": True,
         "outcome": OutcomeKind.UNCHANGED.value,
-        "reason": "the catalog has this version of the blob",
-        "result": {**head, "item_id": request.item_id, "source_etag": etag, "stac": stac},
+        "reason": reason,
+        "result": {
+            **head,
+            "item_id": request.item_id,
+            "source_etag": etag,
+            "stac": stac,
+            **_originals_fields(stac, reason=reason),
+        },
+    }
+
+
+def _originals_fields(stac: Mapping[str, Any], *, reason: str | None) -> dict[str, Any]:
+    """What the original said of an item, under its names; a failed write is a failure here, so never an error."""
+    unchanged = stac["outcome"] == OutcomeKind.UNCHANGED
+    return {
+        **{name: stac[name] for name in ("bbox", "geometry_type", "bands_count", "epsg")},
+        "inserted_to_pgstac": stac["outcome"] in (OutcomeKind.CREATED, OutcomeKind.UPDATED),
+        "item_skipped": unchanged,
+        "skip_reason": reason if unchanged else None,
+        "insert_error": reason if stac["outcome"] == OutcomeKind.INVALID else None,
+        "insert_time_seconds": stac.get("insert_time_seconds", 0.0),
     }
 
 
@@ -206,7 +232,7 @@ class StacCatalogRaster(Workflow):
             {
                 "task_id": task_id(job_id, 1, job_params["blob_name"]),
                 "task_type": "extract_stac_metadata",
-                "parameters": {**job_params, "container_name": container_of(job_params)},
+                "parameters": {**job_params, "container_name": container_of(job_params), "stac_item": True},
             }
         ]
 

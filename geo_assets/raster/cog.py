@@ -47,7 +47,7 @@ from geo_assets.errors import (
 )
 from geo_assets.raster.cog_grid import Grid, Placement, extent_error, placement_of, target_grid, transformer
 from geo_assets.raster.cog_levels import build_levels, level_count, levels_suit, open_with_levels, remove_levels
-from geo_assets.raster.cog_proof import LossyBoundError, Proof, has_mask, prove
+from geo_assets.raster.cog_proof import LossyBoundError, Proof, has_mask, prove, require_meanings
 from geo_assets.raster.cog_settings import (
     CogRequest,
     Encoding,
@@ -348,9 +348,7 @@ def _written(pixels: Pixels, encoding: Encoding, job: CogJob, path: Path) -> Pro
 
 
 def _check_colors(job: CogJob, reference: DatasetReader) -> None:
-    if reference.colorinterp != job.source.colorinterp:
-        meant, became = ([color.name for color in each.colorinterp] for each in (job.source, reference))
-        raise CogProofError(f"the bands mean {', '.join(meant)} in the source and {', '.join(became)} in the COG")
+    require_meanings(job.source.colorinterp, reference.colorinterp, where="the source")
 
 
 def _check_extent(job: CogJob) -> None:

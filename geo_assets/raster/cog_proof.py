@@ -11,7 +11,7 @@ spread pieces above it.
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from geo_assets.raster.crs import same_crs
 from geo_assets.raster.open import reason_of
 from geo_assets.raster.statistics import pieces
 
-__all__ = ["LossyBoundError", "Proof", "has_mask", "lossy_bound", "prove", "sha256_of"]
+__all__ = ["LossyBoundError", "Proof", "has_mask", "lossy_bound", "prove", "require_meanings", "sha256_of"]
 
 COMPARE_ALL_BYTES: Final = 512 * 1024 * 1024
 """Up to so many unpacked bytes all pixels are compared; above, a share that comes to about as many."""
@@ -41,6 +41,8 @@ _PIECE_BYTES: Final = 8 * 1024 * 1024
 _THIN: Final = 64
 """Side in pixels below which an overview need not be half of its predecessor on both sides."""
 _HASH_BYTES: Final = 4 * 1024 * 1024
+_NEVER_GUESSED: Final = frozenset({ColorInterp.alpha, ColorInterp.palette})
+_KEPT_MEANINGS: Final = _NEVER_GUESSED | {ColorInterp.red, ColorInterp.green, ColorInterp.blue}
 _GDAL_NAMES: Final[Mapping[str, str]] = {"none": ""}
 
 
@@ -200,12 +202,26 @@ def _check_bands(cog: DatasetReader, reference: DatasetReader, encoding: Encodin
     kept = [color for color in reference.colorinterp if not (dropped and color is ColorInterp.alpha)]
     _same("bands", cog.count, len(kept))
     if encoding.compression not in ("jpeg", "webp"):
-        _same("colour interpretation", [c.name for c in cog.colorinterp], [c.name for c in kept])
+        require_meanings(kept, cog.colorinterp, where="the pixels it was made of")
     if ColorInterp.palette in kept:
         _same("colour table", cog.colormap(1), reference.colormap(1))
     if not _same_nodata(cog.nodata, reference.nodata):
         raise CogProofError(f"the COG's nodata value is {cog.nodata}, not {reference.nodata}")
     _same("mask", has_mask(cog), has_mask(reference) or dropped)
+
+
+def require_meanings(meant: Sequence[ColorInterp], became: Sequence[ColorInterp], *, where: str) -> None:
+    """Refuse a COG whose bands mean something else.
+
+    Colours, alpha and colour tables must stay.  A band that the source says nothing of, or calls grey, may be called
+    what a TIFF makes of it (the first is grey there, three of bytes are a picture), but neither alpha nor a table.
+
+    Raises:
+        CogProofError: a band means something else.
+    """
+    for band, (one, other) in enumerate(zip(meant, became, strict=True), start=1):
+        if other is not one and (one in _KEPT_MEANINGS or other in _NEVER_GUESSED):
+            raise CogProofError(f"band {band} is {other.name} in the COG and {one.name} in {where}")
 
 
 def _check_overviews(cog: DatasetReader, blocksize: int) -> None:

@@ -107,7 +107,10 @@ def georeference(dataset: Any) -> Georeference:
             _known_crs(CRS("OGC:CRS84").to_wkt()), _by_transformer(RPCTransformer(dataset.rpcs)), "rpcs"
         )
     if dataset.crs is None:
-        raise NoItemError("the raster has no CRS, so its place on Earth is unknown: give its CRS when validating it")
+        raise NoItemError(
+            "the raster has no CRS, so its place on Earth is unknown: add one to the file, or make a COG of it with"
+            " input_crs"
+        )
     raise NoItemError("the raster has a CRS but no geotransform, control points or RPCs: georeference it first")
 
 

@@ -7,12 +7,14 @@ speed and pure functions (``test_ledger``), schema and outages (``test_migration
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from geo_assets.coremachine.claims import Claims
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind, TaskStatus
 from geo_assets.coremachine.ledger import (
     BULK_PRIORITY,
@@ -1213,6 +1215,33 @@ def test_history_is_what_ended_on_the_partition_before_newest_first(ledger: Ledg
     before = ledger.history([current], limit=3)[current.attempt_id]
     assert [attempt.run_id for attempt in before] == ["run-4", "run-3", "run-2"]
     assert {attempt.partition_key for attempt in before} == {current.partition_key}
+
+
+def test_a_name_has_one_holder_until_it_is_released(ledger: Ledger) -> None:
+    ledger.claim(["silver/a.tif", "silver/b.tif"], asset="cog", partition_key="one")
+    ledger.claim(["silver/b.tif"], asset="cog", partition_key="two")
+    assert ledger.claims(["silver/a.tif", "silver/b.tif", "silver/c.tif"]) == {
+        "silver/a.tif": ("cog", "one"),
+        "silver/b.tif": ("cog", "two"),
+    }
+    mine = Claims(ledger=ledger, asset="cog", partition_key="two")
+    assert [mine.holder(f"silver/{name}.tif") for name in "abc"] == ["cog 'one'", "", None]
+    mine.take(["silver/a.tif"])
+    assert mine.holder("silver/a.tif") == ""
+    ledger.release_claims("cog", "two")
+    assert ledger.claims(["silver/a.tif", "silver/b.tif"]) == {}
+
+
+def test_two_that_claim_the_same_names_at_once_both_end(ledger: Ledger) -> None:
+    names = [f"silver/{number}.tif" for number in range(20)]
+
+    def claim(who: str) -> None:
+        for _ in range(10):
+            ledger.claim(names if who == "one" else names[::-1], asset="cog", partition_key=who)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(claim, ["one", "two"]))
+    assert len(set(ledger.claims(names).values())) == 1
 
 
 def test_history_leaves_out_what_was_taken_back(ledger: Ledger) -> None:

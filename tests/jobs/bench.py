@@ -9,13 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
 from geo_assets.coremachine import engine
 from geo_assets.coremachine.binding import bind, registry_of
 from geo_assets.coremachine.contract import EndedTask, JobStatus, PartitionNews
 from geo_assets.coremachine.ledger import Attempt, Job, Ledger, Settlement
-from geo_assets.coremachine.ledger_tables import attempts
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.coremachine.submission import prepare
@@ -72,16 +69,14 @@ class Bench:
         """Take one job to its end, as *Materialize* does."""
         return self.run_many(job_type, [params])[0]
 
-    def run_many(self, job_type: str, params_list: Sequence[Mapping[str, Any]], *, releases: int = 0) -> list[Job]:
-        """Take jobs of one type to their end, in one run; ``releases``: as if so many runs had died over them."""
+    def run_many(self, job_type: str, params_list: Sequence[Mapping[str, Any]]) -> list[Job]:
+        """Take jobs of one type to their end, in one run."""
         self._runs += 1
         run_id = f"run-{self._runs}"
         self.news, self.settled = [], []
         binding = self.machine.registry[job_type]
         new = [prepare(self.machine, binding, params, force=True) for params in params_list]
         self.ledger.claim_now(new, run_id)
-        with self.ledger.engine.begin() as connection:
-            connection.execute(sa.update(attempts).where(attempts.c.run_id == run_id).values(releases=releases))
         scope = engine.RunScope(
             ledger=self.ledger,
             binding=binding,

@@ -233,6 +233,7 @@ def test_what_vanished_is_reported_and_with_prune_removed(bench: Bench) -> None:
     job = catalogue(bench)
     assert summary_of(job) == {"unchanged": 2, "vanished": 1}
     assert (job.result_data or {})["vanished_files"] == ["old/gone.tif"]
+    catalogue(bench, collection_id="second")
     assert len(bench.files("thumbnails")) == 4
     assert summary_of(catalogue(bench, prefix="keep")) == {"unchanged": 1}, "what is not looked for has not vanished"
     job = catalogue(bench, prune=True)
