@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from geo_assets.coremachine.contract import (
+    PICTURES,
     EndedTask,
     Handler,
     JobExecutionContext,
@@ -29,6 +30,7 @@ from geo_assets.coremachine.contract import (
     Workflow,
 )
 from geo_assets.coremachine.identity import task_id
+from geo_assets.coremachine.task_outcome import execute
 from geo_assets.errors import BlobNotFoundError, ContainerNotFoundError, GeoAssetsError, TransientError
 from geo_assets.jobs.container_parameters import check_container
 from geo_assets.jobs.raster_blobs import failed
@@ -49,6 +51,10 @@ from geo_assets.stores.catalog import CatalogStore
 __all__ = ["StacCatalogContainer", "StacCatalogContainerParameters", "list_raster_files"]
 
 _LARGEST_LIMIT = 10_000
+_SLICE = 50
+"""Blobs a task takes where there are too many for a task each."""
+_MOST_SLICED = 1_000_000
+"""Most new or changed blobs of one job; more are left for the next."""
 _SHOWN = 100
 """Most bad files, and most vanished ones, that a job's result names; all bad ones are tasks in the ledger."""
 _GOOD = tuple(kind.value for kind in OutcomeKind if kind.is_good)
@@ -110,8 +116,9 @@ def list_raster_files(params: dict[str, Any], context: Mapping[str, Any]) -> dic
     """List the rasters of the container and compare them with the catalog.
 
     Returns:
-        ``raster_files``: names to open, new or changed; ``problems``: names that cannot be opened, and why;
-        ``unchanged_files``; and what vanished, removed from the catalog with ``prune``.
+        ``raster_files``: names to open, new or changed, and the ``slice_size`` where a task takes several of them;
+        ``problems``: names that cannot be opened, and why; ``unchanged_files``; and what vanished, removed from the
+        catalog with ``prune``.
 
     Raises:
         ContainerNotFoundError: there is no such container.
@@ -121,10 +128,11 @@ def list_raster_files(params: dict[str, Any], context: Mapping[str, Any]) -> dic
     services = TaskContext(context).services
     settings: Settings = services["settings"]
     known = _Known(services["catalog"], params)
-    found = _Found(limit=settings.tasks_a_job_limit, file_limit=params.get("file_limit"))
+    a_task_each = settings.tasks_a_job_limit
+    found = _Found(limit=max(a_task_each, _MOST_SLICED), file_limit=params.get("file_limit"))
     for name, etag, problem in _rasters(services["blobs"], params, found):
         if problem is not None:
-            found.problems[name] = problem
+            found.refuse(name, problem)
         elif known.has(name, etag):
             found.unchanged.append(name)
         else:
@@ -137,7 +145,8 @@ def list_raster_files(params: dict[str, Any], context: Mapping[str, Any]) -> dic
         "outcome": (OutcomeKind.UPDATED if pruned else OutcomeKind.UNCHANGED).value,
         "result": {
             "raster_files": found.changed,
-            "unchanged_files": found.unchanged[: settings.tasks_a_job_limit],
+            "slice_size": None if len(found.changed) <= a_task_each else _SLICE,
+            "unchanged_files": found.unchanged[:a_task_each],
             "unchanged_count": len(found.unchanged),
             "problems": found.problems,
             "left_for_later": found.left,
@@ -170,6 +179,7 @@ class _Found:
         self.unchanged: list[str] = []
         self.problems: dict[str, str] = {}
         self.left = 0
+        """Not taken: left for the next job."""
         self.limited = False
 
     @property
@@ -182,6 +192,13 @@ class _Found:
         """Note a name to open, or that it must wait for the next run."""
         if len(self.changed) < self._limit:
             self.changed.append(name)
+        else:
+            self.left += 1
+
+    def refuse(self, name: str, problem: str) -> None:
+        """Note a name that cannot be opened."""
+        if len(self.problems) < self._limit:
+            self.problems[name] = problem
         else:
             self.left += 1
 
@@ -260,6 +277,8 @@ def _described_nowhere_else(
 
 def extract_stac(params: dict[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
     """Catalogue one blob of the listing; a name that cannot be opened is invalid, one that is gone has failed."""
+    if "blob_names" in params:
+        return _extract_slice(params, context)
     if "unchanged" in params:
         return {
             "success": True,
@@ -277,6 +296,47 @@ def extract_stac(params: dict[str, Any], context: Mapping[str, Any]) -> dict[str
     except GeoAssetsError as error:
         transient = isinstance(error, TransientError)
         return failed("NOT_CATALOGUED", f"{type(error).__name__}: {error}", head, transient=transient)
+
+
+def _extract_slice(params: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
+    """Catalogue several blobs, one after the other; what becomes of one does not touch the others."""
+    shared = {name: value for name, value in params.items() if name != "blob_names"}
+    ended = [(name, execute(extract_stac, {**shared, "blob_name": name}, context)) for name in params["blob_names"]]
+    bad = [(name, outcome) for name, outcome in ended if not outcome.kind.is_good]
+    result = {
+        "counts": dict(Counter(outcome.kind.value for _, outcome in ended)),
+        "bad": [
+            {"blob_name": name, "outcome": outcome.kind.value, "error": outcome.reason or outcome.error}
+            for name, outcome in bad
+        ],
+        # what is shown of each blob; not kept
+        PICTURES: [
+            {
+                "blob_name": name,
+                "outcome": outcome.kind.value,
+                "reason": outcome.reason or outcome.error,
+                "result": outcome.result_data.get("result") or {},
+            }
+            for name, outcome in ended
+        ],
+    }
+    if not bad:
+        changed = any(outcome.kind not in (OutcomeKind.UNCHANGED, OutcomeKind.SKIPPED) for _, outcome in ended)
+        return {
+            "success": True,
+            "outcome": (OutcomeKind.CREATED if changed else OutcomeKind.UNCHANGED).value,
+            "result": result,
+        }
+    return {
+        "success": False,
+        "outcome": (
+            OutcomeKind.INVALID if all(o.kind is OutcomeKind.INVALID for _, o in bad) else OutcomeKind.FAILED
+        ).value,
+        "error": f"{len(bad)} of {len(ended)} blobs failed or are invalid, for instance {bad[0][0]}:"
+        f" {bad[0][1].reason or bad[0][1].error}",
+        "transient": any(outcome.transient for _, outcome in bad),
+        "result": result,
+    }
 
 
 # --- the workflow ------------------------------------------------------------------------------------------------
@@ -348,7 +408,14 @@ class StacCatalogContainer(Workflow):
         listed = previous_results[0]["result"]
         shared = {name: job_params[name] for name in _ITEM_PARAMETERS if job_params.get(name) is not None}
         shared["container_name"] = job_params["container_name"]
-        tasks = [_task(job_id, name, {**shared, "blob_name": name}) for name in listed["raster_files"]]
+        names, size = listed["raster_files"], listed["slice_size"]
+        if size is None:
+            tasks = [_task(job_id, name, {**shared, "blob_name": name}) for name in names]
+        else:
+            tasks = [
+                _task(job_id, f"blobs\n{first}", {**shared, "blob_names": names[first : first + size]})
+                for first in range(0, len(names), size)
+            ]
         # the printable form of a bad name could be another blob's name; a line break cannot be in one
         tasks += [
             _task(job_id, f"{name}\n", {**shared, "blob_name": name, "problem": problem})
@@ -381,7 +448,7 @@ class StacCatalogContainer(Workflow):
             "job_type": cls.job_type,
             **{name: params.get(name) for name in ("collection_id", "container_name", "extension_filter", "prefix")},
             "summary": _summary(items, listed),
-            "failures": [_failure(task) for task in items if not task.success][:_SHOWN],
+            "failures": [bad for task in items if not task.success for bad in _failures(task)][:_SHOWN],
             "vanished_files": listed.get("vanished_files") or [],
             "execution_info": listed.get("execution_info"),
             "stages_completed": context.current_stage,
@@ -432,15 +499,23 @@ class StacCatalogContainer(Workflow):
         if "unchanged" in task.parameters:
             return []
         result = task.result.get("result") or {}
+        alone: dict[str, Any] = {
+            "blob_name": task.parameters.get("blob_name"),
+            "outcome": task.outcome,
+            "reason": task.reason,
+            "result": result,
+        }
+        ended: list[dict[str, Any]] = result.get(PICTURES) or [] if "blob_names" in task.parameters else [alone]
         return [
             PartitionNews(
                 asset=ITEM_ASSET,
-                name=f"{task.parameters['container_name']}/{task.parameters['blob_name']}",
-                outcome=task.outcome,
-                reason=task.reason,
-                metadata=catalogued_metadata(result),
-                source_version=result.get("source_etag"),
+                name=f"{task.parameters['container_name']}/{one['blob_name']}",
+                outcome=OutcomeKind(one["outcome"]),
+                reason=one["reason"],
+                metadata=catalogued_metadata(one["result"]),
+                source_version=one["result"].get("source_etag"),
             )
+            for one in ended
         ]
 
     @classmethod
@@ -475,7 +550,9 @@ def _task(job_id: str, unit: str, parameters: Mapping[str, Any]) -> dict[str, An
 
 def _summary(items: Sequence[TaskResult], listed: Mapping[str, Any]) -> dict[str, Any]:
     """Found = created + updated + unchanged + skipped + invalid + failed + cancelled + left for later."""
-    counts = Counter(_outcome_of(task) for task in items)
+    counts: Counter[str] = Counter()
+    for task in items:
+        counts.update((task.result_data.get("result") or {}).get("counts") or {_outcome_of(task): 1})
     counts["unchanged"] += listed.get("unchanged_count") or 0
     good = sum(counts[name] for name in _GOOD)
     processed = sum(counts.values())
@@ -500,10 +577,14 @@ def _outcome_of(task: TaskResult) -> str:
     return "invalid" if task.result_data.get("outcome") == OutcomeKind.INVALID else "failed"
 
 
-def _failure(task: TaskResult) -> dict[str, Any]:
+def _failures(task: TaskResult) -> list[dict[str, Any]]:
     result = task.result_data.get("result") or {}
-    return {
-        "blob_name": result.get("blob_name") or f"task {task.task_id}",
-        "outcome": _outcome_of(task),
-        "error": task.result_data.get("reason") or task.error_details or task.result_data.get("error"),
-    }
+    if "bad" in result:
+        return list(result["bad"])
+    return [
+        {
+            "blob_name": result.get("blob_name") or f"task {task.task_id}",
+            "outcome": _outcome_of(task),
+            "error": task.result_data.get("reason") or task.error_details or task.result_data.get("error"),
+        }
+    ]

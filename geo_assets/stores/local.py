@@ -18,6 +18,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -53,6 +54,8 @@ from geo_assets.stores.obstore_values import FullRow, Row, batch_of_full_rows, b
 __all__ = ["LocalBlobStore"]
 
 _UPLOADS = ".geo_assets_uploads"
+_OLD_SECONDS = 3600.0
+"""Since its last byte an upload has been renamed long ago, or its process has died."""
 _BATCH = 5000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RESERVED = re.compile(r"#\d+$")
@@ -391,7 +394,23 @@ _UMASK = _read_umask()
 def _stage(folder: Path) -> "IO[bytes]":
     uploads = folder / _UPLOADS
     uploads.mkdir(exist_ok=True)
-    return tempfile.NamedTemporaryFile(dir=uploads, prefix="upload-", delete=False)
+    _sweep(uploads)
+    file = tempfile.NamedTemporaryFile(dir=uploads, prefix="upload-", delete=False)  # noqa: SIM115
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _sweep(uploads: Path) -> None:
+    """Remove what processes that were killed left: old, and locked by nobody any more."""
+    for left in uploads.glob("upload-*"):
+        try:
+            if time.time() - left.stat().st_mtime < _OLD_SECONDS:
+                continue
+            with left.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+        except OSError:  # at work, or gone meanwhile
+            continue
 
 
 def _digest(path: Path) -> str:

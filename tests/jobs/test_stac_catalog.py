@@ -18,6 +18,7 @@ from geo_assets.coremachine.contract import JobStatus, OutcomeKind, Workflow, ch
 from geo_assets.coremachine.ledger import Job
 from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.errors import CatalogUnavailableError, JobNotFoundError, ParameterError
+from geo_assets.jobs import stac_catalog_container
 from geo_assets.jobs.stac_catalog_container import StacCatalogContainer
 from geo_assets.jobs.stac_catalog_raster import StacCatalogRaster
 from geo_assets.stac.validation import collection_problems, item_problems
@@ -297,9 +298,38 @@ def test_endings_and_prefixes_choose(bench: Bench) -> None:
     assert set(items(bench)) == {"in/a.TIF", "in/b.tiff"}
 
 
-def test_more_than_a_job_takes_is_left_for_the_next(bench: Bench, tmp_path: Path) -> None:
+@pytest.fixture
+def small(bench: Bench, tmp_path: Path) -> Bench:
+    """A workbench where a task takes several blobs, and a job not many."""
     (tmp_path / "small").mkdir()
-    small = Bench(tmp_path / "small", bench.services["sandbox"], tasks_a_job_limit=2)
+    return Bench(tmp_path / "small", bench.services["sandbox"], tasks_a_job_limit=2)
+
+
+def test_where_there_are_many_a_task_takes_several(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stac_catalog_container, "_SLICE", 4)
+    names = [f"{number:02d}.tif" for number in range(11)]
+    folder = fill(small, "scenes", *names)
+    for bad in ("03.tif", "09.tif"):
+        (folder / bad).write_text("no raster")
+    job = catalogue(small)
+    assert (job.status, summary_of(job)) == (JobStatus.COMPLETED_WITH_ERRORS, {"created": 9, "invalid": 2})
+    assert job.stage_results["2"]["tasks"] == 3
+    assert {bad["blob_name"] for bad in (job.result_data or {})["failures"]} == {"03.tif", "09.tif"}
+    assert set(items(small)) == set(names) - {"03.tif", "09.tif"}
+    told = {news.name: news for news in small.news}
+    assert set(told) == {f"scenes/{name}" for name in names}
+    assert told["scenes/03.tif"].outcome is OutcomeKind.INVALID
+    assert "FILE_UNREADABLE" in (told["scenes/03.tif"].reason or "")
+    assert told["scenes/00.tif"].metadata["pictures"].count("![") == 3
+    (attempt,) = small.ledger.attempts_of_run("run-1")
+    assert not any("pictures" in json.dumps(row.result_data) for row in small.ledger.tasks_of([attempt.attempt_id]))
+    for number in range(3):
+        write(folder / f"{number:02d}.tif", noise(1, 16, 16, seed=50 + number))
+    assert summary_of(catalogue(small)) == {"updated": 3, "unchanged": 6, "invalid": 2}
+
+
+def test_more_than_a_job_takes_is_left_for_the_next(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stac_catalog_container, "_MOST_SLICED", 2)
     fill(small, "scenes", "a.tif", "b.tif", "c.tif")
     assert summary_of(catalogue(small)) == {"created": 2, "left_for_later": 1}
     assert summary_of(catalogue(small)) == {"created": 1, "unchanged": 2}

@@ -4,6 +4,7 @@ What belongs here: the local store's own faults.  What does not: the contract al
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import socket
@@ -279,3 +280,19 @@ def test_a_socket_is_no_blob(store: LocalBlobStore, root: Path, monkeypatch: pyt
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("sock")
     assert "not a regular file" in str(problems(store)["sock"])
+
+
+def test_what_a_killed_upload_left_is_swept_by_a_later_one(tmp_path: Path) -> None:
+    store = LocalBlobStore(tmp_path)
+    store.create_container("c")
+    store.put("c", "first.tif", b"x")
+    uploads = tmp_path / "c" / ".geo_assets_uploads"
+    old, young, at_work = (uploads / f"upload-{name}" for name in ("old", "young", "at-work"))
+    for path in (old, young, at_work):
+        path.write_bytes(b"half a COG")
+    for path in (old, at_work):
+        os.utime(path, (1_000_000, 1_000_000))
+    with at_work.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        store.put_stream("c", "second.tif", [b"y"])
+    assert [path.exists() for path in (old, young, at_work)] == [False, True, True]
