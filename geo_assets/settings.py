@@ -116,7 +116,9 @@ class Settings(BaseSettings):
         " auto: PostgreSQL where the ledger is.",
     )
     tasks_a_job_limit: int = Field(
-        50_000, ge=0, description="Most blobs of a listing that get a task each; beyond, a task takes 1,000 blobs."
+        50_000,
+        ge=0,
+        description="Most blobs of a container that get a task each; beyond, a task takes 1,000 (catalogue: 50).",
     )
     listing_max_age: float = Field(
         0.0, ge=0, description="Seconds for which a finished listing or summary answers again; 0: always run anew."

@@ -9,6 +9,7 @@ the picture, not by the raster.  What is stretched is stretched by the pixels of
 """
 
 import colorsys
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -178,18 +179,23 @@ def tiny(thumbnail: Thumbnail, *, limit_bytes: int = TINY_BYTES) -> bytes:
     """
     opaque = Image.new("RGB", thumbnail.image.size, "white")
     opaque.paste(thumbnail.image, mask=thumbnail.image)
-    for side in _TINY_SIDES:
-        image = smaller(Thumbnail(opaque, classes=False), side).image
-        for quality in _TINY_QUALITIES:
-            data = _webp(image, quality=quality)
-            if len(data) <= limit_bytes:
-                return data
-    raise ValueError(f"no picture fits into {limit_bytes} bytes: allow 200 or more")
+
+    def encoded(side: int, quality: int) -> bytes:
+        return _webp(smaller(Thumbnail(opaque, classes=False), side).image, quality=quality)
+
+    worst = _TINY_QUALITIES[-1]
+    # the sides fall, so "does it fit" rises
+    found = bisect_left(_TINY_SIDES, True, key=lambda side: len(encoded(side, worst)) <= limit_bytes)  # noqa: FBT003
+    if found == len(_TINY_SIDES):
+        raise ValueError(f"no picture fits into {limit_bytes} bytes: allow 200 or more")
+    tried = (encoded(_TINY_SIDES[found], quality) for quality in _TINY_QUALITIES)
+    return next(data for data in tried if len(data) <= limit_bytes)
 
 
 def _webp(image: Image.Image, **options: Any) -> bytes:
     file = BytesIO()
-    image.save(file, "WEBP", method=4, **options)
+    # method 4, the default, takes twice as long for 3 % fewer bytes
+    image.save(file, "WEBP", method=2, **options)
     return file.getvalue()
 
 

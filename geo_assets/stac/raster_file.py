@@ -84,7 +84,7 @@ def _describe(dataset: DatasetReader, params: Mapping[str, Any]) -> dict[str, An
         "pictures": {
             "media_type": MEDIA_TYPE,
             "small": _text(encode(shrunk, limit_bytes=SMALL_BYTES)),
-            "tiny": _text(tiny(full)),
+            "tiny": _text(tiny(shrunk)),
             "size": list(shrunk.image.size),
             "histograms": [
                 coarse_histogram(band["histogram"])
