@@ -37,6 +37,8 @@ _ROUNDING: Final = 1e-6
 _SAMPLES: Final = 33
 _MOST_GROWTH: Final = 64
 """How many times more pixels than the source a grid may have before the CRS cannot be meant."""
+_NEVER_TOO_MANY: Final = 1 << 24
+"""Pixels that a grid may have in any case: a line of pixels is a curve in another CRS, and its box far larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +189,7 @@ def _projected(source: DatasetReader, place: Placement, target: rasterio.crs.CRS
     except (RasterioError, ValueError) as error:
         raise RasterRefusedError(f"the raster cannot be put into that CRS ({reason}): {reason_of(error)}") from error
     pixels = (width or 0) * (height or 0)
-    if not pixels or pixels > max(_MOST_GROWTH * source.width * source.height, 1 << 20):
+    if not pixels or pixels > max(_MOST_GROWTH * source.width * source.height, _NEVER_TOO_MANY):
         raise RasterRefusedError(
             f"{reason}, a raster of {source.width} by {source.height} pixels would have {width} by {height};"
             " are its CRS and its positions right?"
