@@ -298,7 +298,7 @@ def _check_crs(dataset: DatasetReader, asked: _Asked, report: _Report) -> None:
     if in_file is None and given is None:
         raise _InvalidError(
             "CRS_MISSING",
-            f"the raster has no CRS in its metadata{_and_no_positions(place)}; give input_crs, or add one to the file",
+            f"the raster has no CRS in its metadata{_positions(place)}",
         )
     if in_file is not None and given is not None and not same_crs(in_file, given):
         raise _InvalidError(
@@ -311,8 +311,8 @@ def _check_crs(dataset: DatasetReader, asked: _Asked, report: _Report) -> None:
     if place.kind == "none":
         raise _InvalidError(
             "CRS_VALIDATION_ERROR",
-            f"the raster has a CRS ({_short(crs)}) but nothing that places its pixels: no geotransform, no ground"
-            " control points, no RPCs; georeference it",
+            f"{'the file' if in_file is not None else 'input_crs'} says that the CRS is {_short(crs)}, but nothing"
+            " places the raster's pixels: no geotransform, no ground control points, no RPCs; georeference the file",
         )
     if in_file is None:
         source = "user_override_required"
@@ -392,10 +392,11 @@ def _warn_about_place(place: _Georeference, crs: rasterio.crs.CRS, report: _Repo
                     source_crs=crs_name(crs), crs_source=source)  # fmt: skip
 
 
-def _and_no_positions(place: _Georeference) -> str:
+def _positions(place: _Georeference) -> str:
     if place.kind == "none":
-        return " and no positions either (no geotransform, ground control points or RPCs)"
-    return f" (its pixels are placed by {place.kind}{', rotated' if place.rotated else ''})"
+        return " and no positions either (no geotransform, ground control points or RPCs); georeference the file"
+    how = f"{place.kind}{', rotated' if place.rotated else ''}"
+    return f" (its pixels are placed by {how}); give input_crs, or add one to the file"
 
 
 def _short(crs: rasterio.crs.CRS) -> str:

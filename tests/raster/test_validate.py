@@ -183,6 +183,13 @@ def test_another_crs_is_a_mismatch(tmp_path: Path) -> None:
 def test_a_crs_without_a_position_is_invalid(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tif", noise(16, 16), transform=rasterio.Affine.identity())
     assert "no geotransform" in invalid(path, "CRS_VALIDATION_ERROR")["message"]
+    assert "the file says" in invalid(path, "CRS_VALIDATION_ERROR")["message"]
+
+
+def test_a_picture_without_a_place_needs_more_than_a_crs(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tif", noise(16, 16), crs=None, transform=rasterio.Affine.identity())
+    assert "give input_crs" not in invalid(path, "CRS_MISSING")["message"]
+    assert "input_crs says" in invalid(path, "CRS_VALIDATION_ERROR", input_crs="EPSG:32633")["message"]
 
 
 def test_suspicious_bounds_warn(tmp_path: Path) -> None:
