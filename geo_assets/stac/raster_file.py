@@ -78,8 +78,9 @@ def _describe(dataset: DatasetReader, params: Mapping[str, Any]) -> dict[str, An
         digest = hashlib.sha256(encoded).hexdigest()
         thumbnail = {"path": str(path), "size": len(encoded), "sha256": digest, "media_type": MEDIA_TYPE}
     shrunk = smaller(full)
+    item = _item(dataset, params, statistics, thumbnail) if params.get("item") is not None else None
     return {
-        "item": _item(dataset, params, statistics, thumbnail) if params.get("item") is not None else None,
+        "item": item,
         "thumbnail": thumbnail,
         "pictures": {
             "media_type": MEDIA_TYPE,
@@ -92,7 +93,7 @@ def _describe(dataset: DatasetReader, params: Mapping[str, Any]) -> dict[str, An
                 if band and band.get("histogram") and color is not ColorInterp.alpha
             ][:_SHOWN_BANDS],
         },
-        "outline": _outline(dataset),
+        "outline": _outline(_geometry(dataset) if item is None else item["geometry"]),
         "width": dataset.width,
         "height": dataset.height,
         "bands": dataset.count,
@@ -137,13 +138,19 @@ def _blob(facts: Mapping[str, Any]) -> BlobFacts:
     return BlobFacts(**{**facts, "last_modified": None if modified is None else datetime.fromisoformat(modified)})
 
 
-def _outline(dataset: DatasetReader) -> dict[str, Any] | None:
-    """Where on Earth it lies, with as few points as a small map can show; ``None`` where nothing says."""
+def _geometry(dataset: DatasetReader) -> dict[str, Any] | None:
+    """Its footprint; ``None`` where nothing says where on Earth it lies."""
     try:
-        found = footprint(georeference(dataset), width=dataset.width, height=dataset.height)
+        return footprint(georeference(dataset), width=dataset.width, height=dataset.height).geometry
     except NoItemError:
         return None
-    shape = shapely.geometry.shape(found.geometry)
+
+
+def _outline(geometry: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A footprint with as few points as a small map can show."""
+    if geometry is None:
+        return None
+    shape = shapely.geometry.shape(geometry)
     west, south, east, north = shape.bounds
     coarse = shape.simplify(max(east - west, north - south) / _OUTLINE_DETAIL)
     outline: dict[str, Any] = shapely.geometry.mapping(shapely.transform(coarse, lambda points: points.round(5)))
