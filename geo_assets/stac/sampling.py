@@ -8,6 +8,8 @@ A band's statistics are a dict: ``minimum``, ``maximum``, ``mean``, ``stddev``, 
 pixel has only ``count`` and ``valid_percent``.
 """
 
+from collections.abc import Iterator
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 __all__ = ["band_statistics", "sampled_statistics"]
 
 _BUCKETS = 64
+_PART = 16_384
 _BYTE_VALUES = 256
 
 
@@ -99,27 +102,37 @@ def _of_wide(valid: NDArray[Any]) -> dict[str, Any]:
     low, high = valid.min(), valid.max()
     result: dict[str, Any] = {"minimum": _plain(low), "maximum": _plain(high)}
     # in double precision, as the sum of a million float32 values is not exact to a digit
-    wide = valid.astype(np.float64, copy=False)
+    squares = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(wide.mean())
-        off = wide - mean
-        off *= off  # np.dot would start threads, which then wait busily
-        stddev = float(np.sqrt(off.mean()))
+        mean = float(valid.mean(dtype=np.float64))
+        for part in _parts(valid):
+            off = part.astype(np.float64) - mean
+            off *= off  # np.dot would start threads, which then wait busily
+            squares += float(off.sum())
+        stddev = float(np.sqrt(squares / valid.size))
     if not np.isfinite(stddev) or not np.isfinite(mean):
         return result
-    return {**result, "mean": mean, "stddev": stddev, **_histogram(wide, float(low), float(high))}
+    return {**result, "mean": mean, "stddev": stddev, **_histogram(valid, float(low), float(high))}
+
+
+def _parts(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Parts whose copies stay in a core's cache; memory for whole copies costs more than computing with them."""
+    for start in range(0, values.size, _PART):
+        yield values[start : start + _PART]
 
 
 def _histogram(
-    values: NDArray[np.float64], low: float, high: float, weights: NDArray[np.intp] | None = None
-) -> dict[str, Any]:
+    values: NDArray[Any], low: float, high: float, weights: NDArray[np.intp] | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Buckets of equal width; empty where all values are equal or too far apart."""
     if not (high > low and np.isfinite(high - low) and np.isfinite(_BUCKETS / (high - low))):
         return {}
-    # numpy's own looks at every value again, in case rounding put it on the wrong side of an edge
-    places = values - low
-    places *= _BUCKETS / (high - low)
-    buckets = np.bincount(places.astype(np.intp), weights, minlength=_BUCKETS + 1).astype(np.int64)
+    buckets = np.zeros(_BUCKETS + 1, dtype=np.int64)
+    for part, counts in zip(_parts(values), repeat(None) if weights is None else _parts(weights), strict=False):
+        # numpy's own looks at every value again, in case rounding put it on the wrong side of an edge
+        places = part.astype(np.float64) - low
+        places *= _BUCKETS / (high - low)
+        buckets += np.bincount(places.astype(np.intp), counts, minlength=_BUCKETS + 1).astype(np.int64)
     buckets[_BUCKETS - 1] += buckets[_BUCKETS:].sum()  # the highest value belongs to the last bucket
     return {
         "histogram": {"count": _BUCKETS, "min": float(low), "max": float(high), "buckets": buckets[:_BUCKETS].tolist()}
