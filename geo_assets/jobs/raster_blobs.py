@@ -1,7 +1,7 @@
-"""What the raster workflows have in common: blobs as partitions, local copies, and what happens in the sandbox.
+"""What the handlers of the raster workflows have in common: blobs, the scratch folder, and answers.
 
-What belongs here: names of partitions, parameters that name a blob, fetching it into the job's scratch folder, turning
-what came out of the sandbox into a handler's return.  What does not: any one workflow, and what is done to a file
+What belongs here: parameters that name a blob, the job's scratch folder, turning what came out of the sandbox into a
+handler's return.  What does not: the workflows (``raster_workflow``, and a module each), and what is done to a file
 (``geo_assets.raster``, ``geo_assets.stac``).
 """
 
@@ -15,51 +15,24 @@ from geo_assets.errors import UnsupportedNameError
 from geo_assets.jobs.container_parameters import check_container
 from geo_assets.scratch import ScratchFolder
 from geo_assets.settings import Settings, get_settings
-from geo_assets.stores.blobs import BlobStore, check_blob_name
+from geo_assets.stores.blobs import check_blob_name
 
 __all__ = [
-    "RASTER_SUFFIXES",
-    "blob_of_partition",
     "check_blob",
     "check_optional_container",
     "container_of",
     "failed",
     "invalid",
-    "raster_keys_with_prefix",
     "scratch_of",
     "sentence_of",
 ]
 
-RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".img", ".ntf", ".nitf", ".nc", ".h5",
-                   ".hdf5", ".asc", ".hgt")  # fmt: skip
-"""Endings of blobs that look like rasters."""
-
-
-# --- partitions --------------------------------------------------------------------------------------------------
+# --- parameters --------------------------------------------------------------------------------------------------
 
 
 def container_of(params: Mapping[str, Any]) -> str:
     """The container a raster job reads from: the one it names, else the bronze container."""
     return params.get("container_name") or get_settings().bronze_container
-
-
-def blob_of_partition(name: str) -> dict[str, Any] | None:
-    """Container and blob of a partition ``container/blob``; ``None`` where it names no blob."""
-    container, _, blob = name.partition("/")
-    return {"container_name": container, "blob_name": blob} if blob else None
-
-
-def raster_keys_with_prefix(blobs: BlobStore, prefix: str) -> Iterator[str]:
-    """Names ``container/blob`` of blobs that look like rasters and whose name starts with ``container/prefix``."""
-    container, _, start = prefix.partition("/")
-    for batch in blobs.list_blobs(container, start):
-        problems = batch.column("problem").to_pylist()
-        for name, problem in zip(batch.column("name").to_pylist(), problems, strict=True):
-            if problem is None and name is not None and name.lower().endswith(RASTER_SUFFIXES):
-                yield f"{container}/{name}"
-
-
-# --- parameters --------------------------------------------------------------------------------------------------
 
 
 def check_blob(value: Any) -> str:

@@ -10,7 +10,7 @@ replaces it; hrefs are durable; the datetime is the data's where anything tells 
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
@@ -22,17 +22,14 @@ from geo_assets.coremachine.contract import (
     OutcomeKind,
     Published,
     TaskContext,
-    Workflow,
 )
 from geo_assets.coremachine.identity import task_id
 from geo_assets.errors import GeoAssetsError, RasterRefusedError
 from geo_assets.jobs.raster_blobs import (
-    blob_of_partition,
     check_blob,
     check_optional_container,
     container_of,
     invalid,
-    raster_keys_with_prefix,
     scratch_of,
 )
 from geo_assets.jobs.raster_cataloguing import (
@@ -51,6 +48,7 @@ from geo_assets.jobs.raster_cataloguing import (
     publish_thumbnail,
     write_item,
 )
+from geo_assets.jobs.raster_workflow import RasterWorkflow
 from geo_assets.settings import Settings
 from geo_assets.stores.blobs import BlobStore
 
@@ -190,7 +188,7 @@ def refresh_collections(jobs: Sequence[Mapping[str, Any]], services: Mapping[str
         services["catalog"].refresh_collection(collection)
 
 
-class StacCatalogRaster(Workflow):
+class StacCatalogRaster(RasterWorkflow):
     """One raster in the catalog."""
 
     job_type = "stac_catalog_raster"
@@ -208,13 +206,8 @@ class StacCatalogRaster(Workflow):
     handlers: ClassVar[Mapping[str, Handler]] = {"extract_stac_metadata": extract_stac_metadata}
 
     asset = ITEM_ASSET
-    partition_set = "raster_blobs"
     asset_deps = ("cog",)
-    group = "rasters"
-    owners = ("team:geo-archive",)
-    tags: ClassVar[Mapping[str, str]] = {"geo_assets/domain": "rasters"}
     kinds: ClassVar[frozenset[str]] = frozenset({"stac"})
-    execution = "thread"  # with the dangerous part in the sandbox
 
     @classmethod
     def create_tasks_for_stage(
@@ -267,32 +260,6 @@ class StacCatalogRaster(Workflow):
         }
 
     # Hooks
-
-    @classmethod
-    def partition_name(cls, params: Mapping[str, Any], job_id: str) -> str:
-        """``container/blob``."""
-        del job_id
-        return f"{container_of(params)}/{params['blob_name']}"
-
-    @classmethod
-    def parameters_for_partition(cls, partition_key: str) -> dict[str, Any] | None:
-        """Container and blob; everything else is left to its default."""
-        return blob_of_partition(partition_key)
-
-    @classmethod
-    def source_version(cls, params: dict[str, Any], services: Mapping[str, Any]) -> str | None:
-        """The blob's ETag.
-
-        Raises:
-            BlobNotFoundError, ContainerNotFoundError: there is nothing to catalogue.
-        """
-        etag: str = services["blobs"].head(container_of(params), params["blob_name"]).etag
-        return etag
-
-    @classmethod
-    def keys_with_prefix(cls, prefix: str, services: Mapping[str, Any]) -> Iterable[str]:
-        """Rasters whose ``container/blob`` starts with ``prefix``."""
-        return raster_keys_with_prefix(services["blobs"], prefix)
 
     @classmethod
     def materialization_metadata(cls, result: dict[str, Any]) -> dict[str, Any]:

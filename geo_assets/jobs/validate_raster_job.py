@@ -11,7 +11,7 @@ in this module opens the file.
 Against the original, on purpose: see the section ``validate_raster_job`` of ``docs/decisions.md``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
@@ -20,7 +20,6 @@ from geo_assets.coremachine.contract import (
     Handler,
     JobExecutionContext,
     TaskContext,
-    Workflow,
     WorkflowParameters,
 )
 from geo_assets.coremachine.identity import task_id
@@ -28,16 +27,15 @@ from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.coremachine.task_outcome import TaskOutcome
 from geo_assets.errors import ParameterError, RasterRefusedError
 from geo_assets.jobs.raster_blobs import (
-    blob_of_partition,
     check_blob,
     check_optional_container,
     container_of,
     failed,
     invalid,
-    raster_keys_with_prefix,
     scratch_of,
     sentence_of,
 )
+from geo_assets.jobs.raster_workflow import RasterWorkflow
 from geo_assets.settings import Settings
 
 __all__ = [
@@ -236,7 +234,7 @@ def raster_metadata(validation: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-class ValidateRasterJob(Workflow):
+class ValidateRasterJob(RasterWorkflow):
     """Whether a raster is whole, placed on Earth, and what it is."""
 
     job_type = "validate_raster_job"
@@ -254,13 +252,8 @@ class ValidateRasterJob(Workflow):
     handlers: ClassVar[Mapping[str, Handler]] = {"validate_raster": validate_raster}
 
     asset = "raster_validation"
-    partition_set = "raster_blobs"
     asset_deps = ("container_contents",)
-    group = "rasters"
-    owners = ("team:geo-archive",)
-    tags: ClassVar[Mapping[str, str]] = {"geo_assets/domain": "rasters"}
     kinds: ClassVar[frozenset[str]] = frozenset({"tiff", "gdal"})
-    execution = "thread"  # with the dangerous part in the sandbox
 
     @classmethod
     def parameters_to_dict(cls, model: WorkflowParameters) -> dict[str, Any]:
@@ -321,32 +314,6 @@ class ValidateRasterJob(Workflow):
         }
 
     # Hooks
-
-    @classmethod
-    def partition_name(cls, params: Mapping[str, Any], job_id: str) -> str:
-        """``container/blob``."""
-        del job_id
-        return f"{container_of(params)}/{params['blob_name']}"
-
-    @classmethod
-    def parameters_for_partition(cls, partition_key: str) -> dict[str, Any] | None:
-        """Container and blob; everything else is left to its default."""
-        return blob_of_partition(partition_key)
-
-    @classmethod
-    def source_version(cls, params: dict[str, Any], services: Mapping[str, Any]) -> str | None:
-        """The blob's ETag.
-
-        Raises:
-            BlobNotFoundError, ContainerNotFoundError: there is nothing to validate.
-        """
-        etag: str = services["blobs"].head(container_of(params), params["blob_name"]).etag
-        return etag
-
-    @classmethod
-    def keys_with_prefix(cls, prefix: str, services: Mapping[str, Any]) -> Iterable[str]:
-        """Rasters whose ``container/blob`` starts with ``prefix``."""
-        return raster_keys_with_prefix(services["blobs"], prefix)
 
     @classmethod
     def materialization_metadata(cls, result: dict[str, Any]) -> dict[str, Any]:
