@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser
 
 from geo_assets.coremachine.asset_job import MACHINE
 from geo_assets.coremachine.ledger import Job
@@ -16,7 +17,7 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.submission import submit_many
 from geo_assets.definitions import defs
 from geo_assets.settings import get_settings
-from tests.browser.seen import DagsterPages, browser_path, opened
+from tests.browser.seen import DagsterPages, browser_path, launched, opened
 from tests.integration.dagster_up import ROOT, DagsterUp
 
 __all__ = ["FILES", "MODULE", "fill", "work_off"]
@@ -36,15 +37,21 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterUp]:
 
 
 @pytest.fixture(scope="session")
-def browser(dagster: DagsterUp) -> Iterator[DagsterPages]:
-    with opened(dagster.url, MODULE, failure=dagster.home / "last-page.png") as pages:
+def chromium() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def window(chromium: Browser, dagster: DagsterUp) -> Iterator[DagsterPages]:
+    with opened(chromium, dagster.url, MODULE, failure=dagster.home / "last-page.png") as pages:
         yield pages
 
 
 @pytest.fixture
-def ui(browser: DagsterPages) -> DagsterPages:
-    browser.page.goto("about:blank")
-    return browser
+def ui(window: DagsterPages) -> DagsterPages:
+    window.page.goto("about:blank")
+    return window
 
 
 @pytest.fixture

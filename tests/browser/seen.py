@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import FloatRect, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Locator, Page, expect, sync_playwright
 
 from tests.integration.dagster_up import ROOT
 
@@ -74,6 +74,15 @@ class DagsterPages:
         """Open a page and wait until it shows a text."""
         self.page.goto(self.url + path)
         expect(self.text(shows)).to_be_visible()
+
+    def open_lineage(self, *groups: str) -> None:
+        """Open the lineage of all assets with these groups opened and all others closed."""
+        self.open("/asset-groups", shows="Global asset lineage")
+        self.page.evaluate("localStorage.clear()")  # where Dagster remembers what was opened before
+        self.open("/asset-groups", shows="Global asset lineage")
+        for group in groups:
+            self.page.locator("foreignObject", has_text=group).first.click()
+        self.page.reload()  # drawn anew to fit
 
     def open_partition(self, asset: str, partition: str) -> None:
         """Open a partition of an asset."""
@@ -166,19 +175,28 @@ _COUNT = r" \(\d+\)"
 
 
 @contextmanager
-def opened(url: str, location: str, *, failure: Path) -> Iterator[DagsterPages]:
-    """A browser on a Dagster; what it shows when something goes wrong is kept in the file ``failure``."""
+def launched() -> Iterator[Browser]:
+    """The browser; there can be one at a time in a process."""
     path = browser_path()
     expect.set_options(timeout=_SECONDS * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
-        context = browser.new_context(
-            viewport={"width": 1400, "height": 900}, locale="en-US", timezone_id="UTC", color_scheme="light"
-        )
-        context.set_default_timeout(_SECONDS * 1000)
         try:
-            yield DagsterPages(context.new_page(), url, location)
+            yield browser
         finally:
-            for page in context.pages:
-                page.screenshot(path=failure)
             browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, url: str, location: str, *, failure: Path) -> Iterator[DagsterPages]:
+    """A window on a Dagster; what it shows when something goes wrong is kept in the file ``failure``."""
+    context = browser.new_context(
+        viewport={"width": 1400, "height": 900}, locale="en-US", timezone_id="UTC", color_scheme="light"
+    )
+    context.set_default_timeout(_SECONDS * 1000)
+    try:
+        yield DagsterPages(context.new_page(), url, location)
+    finally:
+        for page in context.pages:
+            page.screenshot(path=failure)
+        context.close()

@@ -148,10 +148,7 @@ def test_launchpad_documents_the_config_and_queues_what_is_typed(ui: DagsterPage
 
 
 def test_lineage_leads_from_the_source_to_the_summary(ui: DagsterPages) -> None:
-    ui.open("/asset-groups", shows="Global asset lineage")
-    for group in ("sources", "containers"):
-        ui.page.locator("foreignObject", has_text=group).first.click()
-    ui.page.reload()  # drawn anew to fit
+    ui.open_lineage("sources", "containers")
     for group in ("sources", "containers", "examples"):
         ui.shows(f"^{group}$")
     ui.shows("^Parquet$", "^Azure$")

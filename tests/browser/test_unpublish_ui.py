@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from geo_assets.coremachine.asset_job import MACHINE
 from geo_assets.coremachine.machine import CoreMachine
@@ -67,12 +67,12 @@ def work_off(dagster: DagsterUp, machine: CoreMachine, job_type: str, *keys: str
     return [answer.submitted.decision.value for answer in answers]
 
 
-def test_a_partition_taken_back_is_grey_and_green_again_when_made_anew(dagster: DagsterUp) -> None:
+def test_a_partition_taken_back_is_grey_and_green_again_when_made_anew(chromium: Browser, dagster: DagsterUp) -> None:
     machine: CoreMachine = defs.resources[MACHINE].machine()  # type: ignore[index]
     assert work_off(dagster, machine, "check_raster", A, B) == ["created", "created"]
     assert work_off(dagster, machine, "make_cog", A, B) == ["created", "created"]
     assert statuses(dagster, "cog") == {"green": {A, B}, "red": set(), "events": {A, B}}
-    with opened(dagster.url, MODULE, failure=dagster.home / "last-page.png") as ui:
+    with opened(chromium, dagster.url, MODULE, failure=dagster.home / "last-page.png") as ui:
         ui.open_partition("cog", B)
         ui.counts(materialized=2, failed=0)
         expect(ui.dot(B)).to_have_css("background-color", GREEN)
