@@ -847,7 +847,6 @@ def _build_overviews(job: CogJob, path: Path) -> None:
     if not count:
         return
     with job.timed("overviews"):
-        remove_levels(path)
         if levels_suit(job.source, job.overview_resampling):
             build_levels(
                 path, count=count, resampling=job.overview_resampling, block=_scratch_block(job),
