@@ -5,6 +5,7 @@ Dagster are away.  What does not: anything that queues work (``submit_commands``
 """
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any
@@ -259,13 +260,14 @@ def list_tasks(
         print_json([task_fields(task) for task in tasks])
     else:
         print_table(
-            [">stage", ">index", "task", "type", "status", "outcome", ">tries", ">ms", "reason"],
+            [">stage", ">index", "task", "type", "about", "status", "outcome", ">tries", ">ms", "reason"],
             [
                 (
                     task.stage,
                     task.task_index,
-                    task.task_id[:40],
+                    task.task_id[:12],
                     task.task_type,
+                    _about(task.parameters),
                     styled_status(task.status.value),
                     styled_status(task.outcome.value if task.outcome else ""),
                     task.retry_count + 1 if task.status.is_terminal else task.retry_count,
@@ -277,6 +279,14 @@ def list_tasks(
         )
     if more:
         note(f"only the first {limit} are shown; --limit 0 shows all")
+
+
+def _about(parameters: Mapping[str, Any]) -> str:
+    """The blob or container of a task, or how many."""
+    several = parameters.get("blob_names")
+    if several:
+        return f"{several[0]} and {len(several) - 1} more"
+    return str(parameters.get("blob_name") or parameters.get("container_name") or "")
 
 
 def _attempt_id(ledger: Ledger, job: Job, number: int | None) -> str | None:

@@ -39,6 +39,7 @@ from geo_assets.jobs.raster_cataloguing import (
 from geo_assets.settings import Settings
 from geo_assets.stac.items import COG_MEDIA_TYPE
 from geo_assets.stores.blobs import BlobStore, PutMode
+from geo_assets.stores.catalog import CatalogStore
 
 __all__ = ["MAIN_TIER", "cogs_published", "etag_of", "main_tier", "output_name", "publish", "require_names"]
 
@@ -70,6 +71,8 @@ class _Target:
     name: str
     mode: PutMode
     if_match: str | None
+    taken: bool
+    """Whether it is somebody else's until now."""
 
     @property
     def claim(self) -> str:
@@ -89,10 +92,15 @@ def require_names(
     for tier in tiers:
         container, name = settings.silver_container, output_name(blob_name, tier)
         there = etag_of(services["blobs"], container, name)
+        holder = "" if there is None else claims.holder(f"{container}/{name}")
         target = _Target(
-            container=container, name=name, mode="create" if there is None else "overwrite", if_match=there
+            container=container,
+            name=name,
+            mode="create" if there is None else "overwrite",
+            if_match=there,
+            taken=holder != "",
         )
-        if there is not None and not overwrite and (holder := claims.holder(target.claim)) != "":
+        if target.taken and not overwrite:
             whose = f"made by {holder}" if holder else "made by no job that the ledger knows"
             raise PreconditionFailedError(
                 f"{target.claim} is there already, {whose}: look at it, then remove it or give overwrite: true"
@@ -189,6 +197,8 @@ def publish(
     # whoever meant to take the name at the same moment has failed, and may have claimed it
     claims.take([target.claim for target in targets.values()])
     _retire(context, result)
+    if any(target.taken for target in targets.values()):
+        _retire_descriptions(services, result)
     result["timings"] = {**cog["timings"], "publish": round(time.perf_counter() - started, 4)}
     outcome = result.pop("outcome")
     return {"success": True, "outcome": outcome, "result": result}
@@ -346,3 +356,18 @@ def _retire(context: Mapping[str, Any], result: Mapping[str, Any]) -> None:
                     services["catalog"].delete_items(old.collection, [old.name])
                 elif etag_of(services["blobs"], old.collection, old.name) == old.version:
                     services["blobs"].delete(old.collection, old.name)
+
+
+def _retire_descriptions(services: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Remove the items, in whatever collection, that describe what another raster had under names now taken."""
+    catalog: CatalogStore = services["catalog"]
+    blobs = {(tier["cog_container"], tier["cog_blob"]) for tier in result["tiers"].values()}
+    ours = (result["stac"] or {}).get("collection_id"), (result["stac"] or {}).get("item_id")
+    for collection in catalog.list_collections():
+        stale = [
+            item_id
+            for item_id, described in catalog.described_blobs(collection).items()
+            if (described.container, described.blob) in blobs and (collection, item_id) != ours
+        ]
+        if stale:
+            catalog.delete_items(collection, stale)

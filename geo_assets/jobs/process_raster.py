@@ -210,6 +210,7 @@ def create_cog(params: dict[str, Any], context: Mapping[str, Any]) -> dict[str, 
             return invalid(code, message, where)
         return failed("COG_CREATION_FAILED", sentence_of(outcome), where, transient=outcome.transient)
     made = outcome.result_data["result"]
+    made["statistics"] = _statistics_of_all_pixels(made, params["statistics"])
     for tier in made["tiers"].values():
         tier["file"] = Path(tier.pop("path")).name
     return {
@@ -220,6 +221,18 @@ def create_cog(params: dict[str, Any], context: Mapping[str, Any]) -> dict[str, 
             **made,
         },
     }
+
+
+def _statistics_of_all_pixels(made: Mapping[str, Any], validated: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the validation, which read every pixel, in place of the COG step's, which are an overview's.
+
+    Where pixels moved, the share of valid ones is the COG's: its corners are empty.
+    """
+    moved = made["reprojection_performed"]
+    return [
+        {**exact, **({"valid_percent": shown["valid_percent"]} if moved else {})}
+        for shown, exact in zip(made["statistics"], validated, strict=True)
+    ]
 
 
 def _folder_of(context: Mapping[str, Any]) -> Path:
@@ -393,6 +406,11 @@ class ProcessRaster(ValidateRasterJob):
         return []
 
     @classmethod
+    def max_age_seconds(cls) -> float | None:
+        """What was published may be gone: the job itself looks, and ends ``unchanged`` where all is as it was."""
+        return 0.0
+
+    @classmethod
     def materialization_metadata(cls, result: dict[str, Any]) -> dict[str, Any]:
         """The facts of the COG, a table of its tiers, what was found out on the way."""
         cog: Mapping[str, Any] = result.get("cog") or {}
@@ -487,6 +505,7 @@ def _cog_parameters(
         "blob_name": job_params["blob_name"],
         "input_crs": validated["source_crs"] if validated["crs_source"] == "user_override_required" else None,
         "raster_type": validated["raster_type"]["detected_type"],
+        "statistics": validated["statistics"],
         **{name: validated[name] for name in _OF_THE_COPY},
     }
 

@@ -262,6 +262,11 @@ class StacCatalogRaster(RasterWorkflow):
     # Hooks
 
     @classmethod
+    def max_age_seconds(cls) -> float | None:
+        """The item may be gone: the job itself looks, and ends ``unchanged`` where it is as it was."""
+        return 0.0
+
+    @classmethod
     def materialization_metadata(cls, result: dict[str, Any]) -> dict[str, Any]:
         """The facts of the item."""
         return catalogued_metadata(result)

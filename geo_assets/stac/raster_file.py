@@ -117,6 +117,13 @@ def _item(
     if thumbnail is not None:
         facts = {name: thumbnail[name] for name in ("size", "sha256", "media_type")}
         picture = _blob({**params["thumbnail"], **facts})
+    options: Mapping[str, Any] = asked.get("options", {})
+    looked_at = next((band["count"] for band in statistics if band and "count" in band), None)
+    every = looked_at is None or looked_at == dataset.width * dataset.height
+    properties = {
+        **options.get("extra_properties", {}),
+        "geo_assets:statistics_source": "all pixels" if every else "sample",
+    }
     return raster_item(
         dataset,
         item_id=asked["item_id"],
@@ -129,7 +136,9 @@ def _item(
             key: asset_of_blob(_blob(asset["blob"]), roles=asset["roles"], media_type=asset.get("media_type"))
             for key, asset in (asked.get("assets") or {}).items()
         },
-        options=RasterItemOptions(**{"raster_type": params.get("raster_type"), **asked.get("options", {})}),
+        options=RasterItemOptions(
+            **{"raster_type": params.get("raster_type"), **options, "extra_properties": properties},
+        ),
     )
 
 

@@ -315,14 +315,24 @@ class StaticCatalog:
 
     @contextmanager
     def _locked(self, collection_id: str) -> Iterator[None]:
-        """Hold a collection (or, with an empty id, the catalog's own file) against other writers."""
+        """Hold a collection (or, with an empty id, the catalog's own file) against other writers.
+
+        Raises:
+            CatalogError: a file could not be written, there or inside.
+        """
         folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
         name = f"{file_stem(collection_id)}.lock" if collection_id else "catalog.json.lock"
-        # the lock files stay: removing one would let two writers hold two files of one name
-        with (folder / name).open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # the lock files stay: removing one would let two writers hold two files of one name
+            with (folder / name).open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise CatalogError(
+                f"{self.description} cannot be written to ({error.strerror or error}): see to its disk and permissions,"
+                " then run the job again"
+            ) from error
 
 
 def _temporary(path: Path) -> Path:

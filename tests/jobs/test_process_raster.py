@@ -19,7 +19,9 @@ from rasterio.transform import from_origin
 
 from geo_assets.coremachine.binding import bind
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind, Workflow, check_contract
+from geo_assets.coremachine.ledger import Decision
 from geo_assets.coremachine.sandbox import Sandbox
+from geo_assets.coremachine.submission import prepare
 from geo_assets.errors import CatalogError, CatalogUnavailableError, ParameterError, StoreUnavailableError
 from geo_assets.jobs.cog_publishing import output_name
 from geo_assets.jobs.process_raster import ProcessRaster
@@ -281,6 +283,34 @@ def test_an_unchanged_raster_is_left_alone(bench: Bench) -> None:
     assert not bench.news
 
 
+def test_a_recorded_answer_is_not_trusted(bench: Bench) -> None:
+    bench.put("bronze", GREY)
+    made(bench, blob_name=GREY, tiers=["analysis", "archive"])
+    made(bench, blob_name=GREY)
+    binding = bench.machine.registry["process_raster"]
+    again = prepare(bench.machine, binding, {"blob_name": GREY, "tiers": ["analysis", "archive"]})
+    (submitted,) = bench.ledger.submit([again])
+    assert submitted.decision is Decision.REQUEUED
+    assert bench.files("silver") == [output_name(GREY, "analysis")]
+    made(bench, blob_name=GREY, tiers=["analysis", "archive"])
+    assert len(bench.files("silver")) == 2
+
+
+def test_statistics_are_of_all_pixels(bench: Bench) -> None:
+    pixels = noise(1, 3000, 3000)
+    folder = bench.containers / "bronze"
+    folder.mkdir(parents=True)
+    write(folder / "noise.tif", pixels, photometric="minisblack")
+    job = made(bench, blob_name="noise.tif", target_crs=None)
+    item = bench.services["catalog"].get_item("cogs", job["stac"]["item_id"])
+    (band,) = item["assets"]["analysis" if "analysis" in item["assets"] else "data"]["bands"]
+    assert band["statistics"]["minimum"] == pixels.min()
+    assert band["statistics"]["maximum"] == pixels.max()
+    assert band["statistics"]["stddev"] == pytest.approx(float(pixels.std()))
+    assert sum(band["raster:histogram"]["buckets"]) == pixels.size
+    assert item["properties"]["geo_assets:statistics_source"] == "all pixels"
+
+
 def test_other_parameters_make_it_anew(bench: Bench) -> None:
     bench.put("bronze", RGB)
     made(bench, blob_name=RGB)
@@ -380,6 +410,16 @@ def test_overwriting_takes_the_name_over(bench: Bench) -> None:
     made(bench, blob_name=GREY)
     made(bench, blob_name=GREY, container_name="other", overwrite=True)
     assert "made by cog 'other/" in (bench.run("process_raster", blob_name=GREY).error_details or "")
+
+
+def test_the_item_of_a_cog_goes_with_its_name(bench: Bench) -> None:
+    for container in ("bronze", "other"):
+        bench.put(container, GREY)
+    made(bench, blob_name=GREY, collection_id="first")
+    item = made(bench, blob_name=GREY, container_name="other", collection_id="second", overwrite=True)["stac"]
+    catalog = bench.services["catalog"]
+    assert catalog.get_item("first", item["item_id"]) is None
+    assert catalog.get_item("second", item["item_id"])["properties"]["geo_assets:source_container"] == "other"
 
 
 # --- faults ------------------------------------------------------------------------------------------------------

@@ -36,6 +36,12 @@ def test_it_is_the_default(tmp_path: Path) -> None:
     assert store.root == tmp_path / "catalog"
 
 
+def test_a_catalog_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CatalogError, match=r"file/catalog cannot be written to .Not a directory.: see to its disk"):
+        StaticCatalog(tmp_path / "file" / "catalog").upsert_items(COLLECTION, [item("a.tif")])
+
+
 def test_pystac_reads_everything(catalog: StaticCatalog) -> None:
     written = [item(f"{number}.tif") for number in range(3)]
     catalog.upsert_items(COLLECTION, written)
@@ -182,7 +188,7 @@ def test_a_failed_write_leaves_no_temporary_file(catalog: StaticCatalog, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CatalogError, match="No space"):
         catalog.upsert_items(COLLECTION, [item("b.tif")])
     monkeypatch.undo()
     assert [path.name for path in (catalog.root / COLLECTION / "items").iterdir()] == ["bronze~a.tif.json"]
