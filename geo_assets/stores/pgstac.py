@@ -12,6 +12,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -50,6 +51,12 @@ _MIGRATION_ATTEMPTS = 6
 _PAGE = 1000
 
 
+def _close(idle: list[_Connection], owner: int) -> None:
+    """Close connections, unless they are the parent's of a forked process."""
+    while idle and owner == os.getpid():
+        idle.pop().close()
+
+
 class PgstacCatalog:
     """A catalog in the pgSTAC schema of a database; the schema is made, or brought up to date, when it is opened."""
 
@@ -77,16 +84,17 @@ class PgstacCatalog:
         self._dsn = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
         self._batch_size = batch_size
         self._guard = threading.Lock()
-        self._idle: list[_Connection] = []
-        self._owner = os.getpid()
+        self._begin()
         self._migrate()
 
     def close(self) -> None:
-        """Close all connections."""
-        with self._guard:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        """Close all connections; also done when nobody holds the catalog any more."""
+        _close(self._idle, self._owner)
+
+    def _begin(self) -> None:
+        self._idle: list[_Connection] = []
+        self._owner = os.getpid()
+        weakref.finalize(self, _close, self._idle, self._owner)
 
     # --- items
 
@@ -301,7 +309,7 @@ class PgstacCatalog:
         with self._guard:
             if self._owner != os.getpid():
                 # a forked child must not speak on its parent's connections
-                self._idle, self._owner = [], os.getpid()
+                self._begin()
             connection = self._idle.pop() if self._idle else None
         if connection is not None and not connection.closed:
             return connection

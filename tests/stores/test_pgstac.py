@@ -3,6 +3,7 @@
 What belongs here: the database's side.  What does not: what every catalog promises (``test_catalog_contract``).
 """
 
+import gc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -70,6 +71,15 @@ def test_a_newer_pgstac_is_refused(postgres_url: str) -> None:
     run(postgres_url, "insert into pgstac.migrations (version, datetime) values ('99.0.0', now() + '1 day')")
     with pytest.raises(CatalogError, match=r"99\.0\.0, newer than ours"):
         PgstacCatalog(postgres_url)
+
+
+def test_a_catalog_that_nobody_holds_closes_its_connections(pgstac_url: str) -> None:
+    catalog = PgstacCatalog(pgstac_url)
+    assert catalog.count_items("none") == 0
+    (connection,) = catalog._idle
+    del catalog
+    gc.collect()
+    assert connection.closed
 
 
 def test_a_connection_that_was_cut_is_replaced(catalog: PgstacCatalog, pgstac_url: str) -> None:
