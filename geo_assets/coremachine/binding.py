@@ -167,7 +167,10 @@ class Binding:
             return {**others, self.key_parameter: key}
         own: dict[str, Any] | None = self._hook("parameters_for_partition")(key)
         if own is None:
-            msg = f"{self.job_type}: no parameters follow from the key '{key}'"
+            msg = (
+                f"{self.job_type}: no parameters follow from the key '{key}': give the whole name of a partition"
+                " (container/blob where it is a file), or parameters"
+            )
             raise ParameterError(msg)
         return {**own, **others}
 

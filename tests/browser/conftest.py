@@ -26,7 +26,7 @@ MODULE = "geo_assets.definitions"
 FILES = sorted(path for path in (ROOT / "geo_assets" / "demo_data").iterdir() if path.suffix != ".md")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterUp]:
     browser_path()  # without a browser, do not start Dagster for nothing
     up = DagsterUp(MODULE, tmp_path_factory.mktemp("browser"))
@@ -36,13 +36,14 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterUp]:
         up.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
+    # of the package, not the session: its event loop runs as long as it is there, which Dagster's own then cannot
     with launched() as browser:
         yield browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def window(chromium: Browser, dagster: DagsterUp) -> Iterator[DagsterPages]:
     with opened(chromium, dagster.url, MODULE, failure=dagster.home / "last-page.png") as pages:
         yield pages
