@@ -327,12 +327,17 @@ def _shared_things(machine: CoreMachine, family: _Family, taken: Sequence[Taken]
     publishing = {job_type: binding for job_type, binding in machine.registry.items() if binding.publishes}
     # what several of these partitions hold goes with them
     ours = {(family.partition_set, one.partition_key) for one in taken}
+    claimed = machine.ledger.claims([f"{place}/{name}" for kind, place, name in holders if kind == "blob"])
     shared: dict[tuple[str, Thing], str] = {}
     for result in machine.ledger.recorded_results(sorted(publishing), containing=_words(holders)):
         binding = publishing[result.job_type]
         if (binding.partition_set, result.partition_key) in ours:
             continue
-        for published in binding.published(result.result_data):
+        recorded = binding.published(result.result_data)
+        names = {f"{one.collection}/{one.name}" for one in recorded if one.kind == "blob"} & claimed.keys()
+        if any(claimed[name] != (result.asset, result.partition_key) for name in names):
+            continue  # what it left has gone over to another
+        for published in recorded:
             for pair in holders.get((published.kind, published.collection, published.name), ()):
                 shared[pair] = f"{result.asset} '{result.partition_key}'"
     return shared

@@ -412,6 +412,20 @@ def test_overwriting_takes_the_name_over(bench: Bench) -> None:
     assert "made by cog 'other/" in (bench.run("process_raster", blob_name=GREY).error_details or "")
 
 
+def test_taking_back_leaves_to_the_raster_what_it_took_over(bench: Bench) -> None:
+    for container in ("bronze", "other"):
+        bench.put(container, GREY)
+    made(bench, blob_name=GREY)
+    ended = [attempt.attempt_id for attempt, _ in bench.settled]
+    made(bench, blob_name=GREY, container_name="other", overwrite=True)
+    bench.ledger.mark_emitted([*ended, *(attempt.attempt_id for attempt, _ in bench.settled)])
+    (lost,) = execute(bench.machine, lambda asset, keys: None, "cog", [f"bronze/{GREY}"], who="x")
+    assert {thing.outcome.value for thing in lost.things} == {"shared"}
+    (held,) = execute(bench.machine, lambda asset, keys: None, "cog", [f"other/{GREY}"], who="x")
+    assert {thing.outcome.value for thing in held.things} == {"removed"}
+    assert left(bench) == ([], [], [])
+
+
 def test_the_item_of_a_cog_goes_with_its_name(bench: Bench) -> None:
     for container in ("bronze", "other"):
         bench.put(container, GREY)
