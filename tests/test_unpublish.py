@@ -4,6 +4,7 @@ The stores, the ledger and Dagster's instance are real; jobs are recorded withou
 """
 
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -140,14 +141,15 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 @pytest.fixture(params=["files", pytest.param("services", marks=pytest.mark.services)])
-def every_house(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+def every_house(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """On files, and on Azurite, pgSTAC and PostgreSQL."""
     if request.param == "files":
         yield request.getfixturevalue("house")
         return
     azurite = request.getfixturevalue("azurite")
     blobs = AzureBlobStore(AzureAccess.of_connection_string(azurite.connection_string), max_retries=1)
-    monkeypatch.setattr(publishing, "PRODUCTS", f"unpublish{tmp_path.name.replace('_', '')[-20:].lower()}")
+    # one Azurite serves all processes of the session
+    monkeypatch.setattr(publishing, "PRODUCTS", f"unpublish-{uuid.uuid4().hex}")
     monkeypatch.setitem(globals(), "PRODUCTS", publishing.PRODUCTS)
     catalog = PgstacCatalog(request.getfixturevalue("pgstac_url"))
     yield from _house(blobs, catalog, request.getfixturevalue("postgres_url"))
