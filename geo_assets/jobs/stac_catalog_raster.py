@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from geo_assets.coremachine.contract import (
     PICTURES,
@@ -26,8 +26,6 @@ from geo_assets.coremachine.contract import (
 from geo_assets.coremachine.identity import task_id
 from geo_assets.errors import GeoAssetsError, RasterRefusedError
 from geo_assets.jobs.raster_blobs import (
-    check_blob,
-    check_optional_container,
     container_of,
     invalid,
     scratch_of,
@@ -48,20 +46,16 @@ from geo_assets.jobs.raster_cataloguing import (
     publish_thumbnail,
     write_item,
 )
-from geo_assets.jobs.raster_workflow import RasterWorkflow
+from geo_assets.jobs.raster_workflow import BlobParameters, RasterWorkflow
 from geo_assets.settings import Settings
 from geo_assets.stores.blobs import BlobStore
 
 __all__ = ["StacCatalogRaster", "StacCatalogRasterParameters", "extract_stac_metadata", "refresh_collections"]
 
 
-class StacCatalogRasterParameters(CatalogueParameters):
+class StacCatalogRasterParameters(BlobParameters, CatalogueParameters):
     """Parameters of ``stac_catalog_raster``."""
 
-    blob_name: str = Field(description="Name of the raster blob in its container.")
-    container_name: str | None = Field(
-        None, description="Container of the blob. Default: the bronze container (GEO_ASSETS_BRONZE_CONTAINER)."
-    )
     collection_id: str = Field("dev", description="Collection of the item; made on first use.")
 
     @model_validator(mode="before")
@@ -70,16 +64,6 @@ class StacCatalogRasterParameters(CatalogueParameters):
         if isinstance(data, dict) and "blob_name" not in data:
             raise ValueError("blob_name is required; all rasters of a container are stac_catalog_container's business")
         return data
-
-    @field_validator("blob_name", mode="plain")
-    @classmethod
-    def _check_blob(cls, value: Any) -> str:
-        return check_blob(value)
-
-    @field_validator("container_name", mode="plain")
-    @classmethod
-    def _check_container(cls, value: Any) -> str | None:
-        return check_optional_container(value)
 
 
 def extract_stac_metadata(params: dict[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:

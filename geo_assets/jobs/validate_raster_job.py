@@ -14,7 +14,7 @@ Against the original, on purpose: see the section ``validate_raster_job`` of ``d
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from geo_assets.coremachine.contract import (
     Handler,
@@ -27,15 +27,13 @@ from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.coremachine.task_outcome import TaskOutcome
 from geo_assets.errors import ParameterError, RasterRefusedError
 from geo_assets.jobs.raster_blobs import (
-    check_blob,
-    check_optional_container,
     container_of,
     failed,
     invalid,
     scratch_of,
     sentence_of,
 )
-from geo_assets.jobs.raster_workflow import RasterWorkflow
+from geo_assets.jobs.raster_workflow import BlobParameters, RasterWorkflow
 from geo_assets.settings import Settings
 
 __all__ = [
@@ -50,13 +48,9 @@ RASTER_TYPES = ("auto", "rgb", "rgba", "dem", "categorical", "multispectral", "n
 """As ``geo_assets.raster.validate.RASTER_TYPE_PARAMETERS``, which brings GDAL along; a test compares the two."""
 
 
-class RasterParameters(WorkflowParameters):
+class RasterParameters(BlobParameters):
     """Parameters of ``validate_raster_job``, and the first ones of ``process_raster``."""
 
-    blob_name: str = Field(description="Name of the raster blob in its container.")
-    container_name: str | None = Field(
-        None, description="Container of the blob. Default: the bronze container (GEO_ASSETS_BRONZE_CONTAINER)."
-    )
     input_crs: str | None = Field(
         None,
         description="CRS of the raster, such as EPSG:32618: needed where the file has none, compared where it has one.",
@@ -69,24 +63,7 @@ class RasterParameters(WorkflowParameters):
         default=False, alias="_skip_validation", description="For tests only: say valid without looking."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _require_blob(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "blob_name" not in data:
-            raise ValueError("blob_name is required")
-        return data
-
     # mode "plain": these rules stand alone, in the original's words
-
-    @field_validator("blob_name", mode="plain")
-    @classmethod
-    def _check_blob(cls, value: Any) -> str:
-        return check_blob(value)
-
-    @field_validator("container_name", mode="plain")
-    @classmethod
-    def _check_container(cls, value: Any) -> str | None:
-        return check_optional_container(value)
 
     @field_validator("input_crs", mode="plain")
     @classmethod

@@ -33,7 +33,6 @@ def fetch(
     *,
     folder: Callable[[], Path],
     reserve_bytes: int,
-    room_factor: float = 1.0,
 ) -> LocalCopy:
     """Copy a blob into a private folder and prove the copy.
 
@@ -46,7 +45,6 @@ def fetch(
         name: name of the blob.
         folder: gives the folder, absolute; asked only when there is something to copy.
         reserve_bytes: what must stay free on its disk.
-        room_factor: how many times the blob's size is needed, results included.
 
     Raises:
         BlobNotFoundError, GeoAssetsError: as the store's.
@@ -62,7 +60,7 @@ def fetch(
     except RasterRefusedError as error:
         raise RasterRefusedError(f"{what}: {error}") from None
     where = folder()
-    require_room(where, int(properties.size * room_factor), reserve_bytes=reserve_bytes, what=what)
+    require_room(where, properties.size, reserve_bytes=reserve_bytes, what=what)
     stem = PurePosixPath(name).name[:7].upper() if form.driver == "SRTMHGT" else "raster"
     path = where / f"{stem}{form.suffix}"
     checksum = hashlib.sha256()
