@@ -10,12 +10,21 @@
     ├── NotFoundError                         what was asked for is not there
     │   ├── ContainerNotFoundError
     │   ├── BlobNotFoundError
+    │   ├── TableNotFoundError
     │   └── JobNotFoundError
     ├── AccessDeniedError                     the credential may not do this
     ├── UnsupportedNameError                  a blob name the store cannot hold or we refuse to open
     ├── PreconditionFailedError               a conditional write found something else there
     ├── RasterRefusedError                    a file is not opened: its kind, what it names, or its header's size
     ├── RasterUnreadableError                 a raster is damaged or cut off
+    ├── VectorRefusedError                    a file is not opened or a layer not loaded: what it is, names or says
+    ├── VectorUnreadableError                 a vector file is damaged or cut off
+    ├── TableError                            a vector table cannot be loaded as asked
+    │   ├── TableExistsError                  there is one already
+    │   ├── TableInUseError                   replacing it would lose what depends on it
+    │   ├── TableSchemaError                  its columns do not take these rows
+    │   ├── TableDataError                    a value is refused, or rows are missing or too many
+    │   └── StagingLostError                  what was loaded so far is gone
     ├── CogProofError                         a COG just written is not what it must be, and is not published
     ├── TransientError                        worth trying again, unchanged
     │   ├── ThrottledError                    the service asked us to slow down
@@ -24,7 +33,8 @@
     │   ├── SourceChangedError                a blob was replaced while it was being read
     │   ├── ChecksumMismatchError             what reached the blob store is not what was sent
     │   ├── LedgerUnavailableError            the ledger database cannot be reached
-    │   └── CatalogUnavailableError           the catalog database cannot be reached, or is locked too long
+    │   ├── CatalogUnavailableError           the catalog database cannot be reached, or is locked too long
+    │   └── TableStoreUnavailableError        the table database cannot be reached, or is locked too long
     ├── CatalogError                          the STAC catalog is damaged, of another version, or lost what was written
     ├── NoItemError                           no STAC item can be made of this; says why
     └── LedgerError
@@ -71,6 +81,10 @@ class BlobNotFoundError(NotFoundError):
     """The blob does not exist in its container."""
 
 
+class TableNotFoundError(NotFoundError):
+    """There is no such vector table."""
+
+
 class JobNotFoundError(NotFoundError):
     """The ledger holds no such job."""
 
@@ -93,6 +107,47 @@ class RasterRefusedError(GeoAssetsError):
 
 class RasterUnreadableError(GeoAssetsError):
     """A raster is damaged or cut off."""
+
+
+class VectorRefusedError(GeoAssetsError):
+    """A file is not opened, or a layer not loaded: no vector we know, what it names, or what its rows say.
+
+    Args:
+        message: what is wrong and what to do.
+        code: for machines, in capitals, such as ``NO_CRS``.
+    """
+
+    def __init__(self, message: str, *, code: str = "FILE_REFUSED") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class VectorUnreadableError(GeoAssetsError):
+    """A vector file is damaged or cut off."""
+
+
+class TableError(GeoAssetsError):
+    """A vector table cannot be loaded as asked."""
+
+
+class TableExistsError(TableError):
+    """There is a table of that name, and the load was not to replace it or add to it."""
+
+
+class TableInUseError(TableError):
+    """Replacing or removing a table would lose what depends on it."""
+
+
+class TableSchemaError(TableError):
+    """A table's columns do not take the rows that were to be added."""
+
+
+class TableDataError(TableError):
+    """The store refuses a value, or rows are missing or too many."""
+
+
+class StagingLostError(TableError):
+    """What was loaded so far is gone; the load starts anew."""
 
 
 class CogProofError(GeoAssetsError):
@@ -129,6 +184,10 @@ class LedgerUnavailableError(TransientError):
 
 class CatalogUnavailableError(TransientError):
     """The catalog database cannot be reached, or another writer holds it for too long."""
+
+
+class TableStoreUnavailableError(TransientError):
+    """The table database cannot be reached, or another session holds a lock for too long."""
 
 
 class CatalogError(GeoAssetsError):

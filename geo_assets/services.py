@@ -5,8 +5,8 @@ What belongs here: which name means what.  What does not: the stores themselves 
 ``blobs``: the :class:`geo_assets.stores.blobs.BlobStore`; ``listings``: the
 :class:`geo_assets.containers.listing_store.ListingStore`; ``catalog``: the
 :class:`geo_assets.stores.catalog.CatalogStore`; ``items``: the :class:`geo_assets.stores.item_writer.ItemWriter` on it;
-``settings``: the :class:`geo_assets.settings.Settings`; ``sandbox``: the
-:class:`geo_assets.coremachine.sandbox.Sandbox` for whatever opens a file someone uploaded.
+``tables``: the :class:`geo_assets.stores.tables.TableStore`; ``settings``: the :class:`geo_assets.settings.Settings`;
+``sandbox``: the :class:`geo_assets.coremachine.sandbox.Sandbox` for whatever opens a file someone uploaded.
 """
 
 import threading
@@ -19,6 +19,7 @@ from geo_assets.settings import Settings
 from geo_assets.stores import open_blob_store
 from geo_assets.stores.catalog import open_catalog_store
 from geo_assets.stores.item_writer import ItemWriter
+from geo_assets.stores.tables import open_table_store
 
 _opened: dict[Settings, "Services"] = {}
 
@@ -35,6 +36,7 @@ class Services(Mapping[str, Any]):
             "listings": lambda: open_listing_store(settings),
             "catalog": lambda: open_catalog_store(settings),
             "items": lambda: ItemWriter(self["catalog"]),
+            "tables": lambda: open_table_store(settings),
             "sandbox": lambda: Sandbox(settings),
         }
 

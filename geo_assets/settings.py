@@ -59,6 +59,35 @@ class Settings(BaseSettings):
     thumbnail_container: str = Field("thumbnails", description="Container of the thumbnails of catalogued rasters.")
     catalog_batch_size: int = Field(2000, ge=1, le=50000, description="Items written to pgSTAC at once.")
 
+    # Vector tables
+    tables_url: SecretStr | None = Field(
+        None, description="URL of a PostGIS database for vector tables; default: GeoParquet files in the home."
+    )
+    tables_root: Path | None = Field(
+        None, description="Folder of the GeoParquet tables; default: `tables` in the home."
+    )
+    table_schemas: str = Field("geo,public", description="Schemas that jobs may load tables into, separated by commas.")
+    staging_schema: str = Field(
+        "geo_assets", description="Schema of PostGIS for tables that are being loaded, and the register of loaded ones."
+    )
+    staging_container: str = Field(
+        "staging", description="Container of what vector jobs prepared and have not loaded yet."
+    )
+    features_url: str | None = Field(
+        None, description="Base URL of an OGC API Features service over the tables, for links in items."
+    )
+    tiles_url: str | None = Field(
+        None, description="Base URL of a vector tile service over the tables, for links in items."
+    )
+    vector_max_gb: int = Field(64, ge=1, description="Most GB a vector file may have, unpacked where it is an archive.")
+    vector_max_ratio: int = Field(
+        200, ge=1, description="Most unpacked bytes a byte of an archive, above 64 MB unpacked."
+    )
+    vector_max_entries: int = Field(10_000, ge=1, description="Most entries of an archive, files of a dataset.")
+    vector_max_columns: int = Field(1_500, ge=1, le=1_590, description="Most attributes of a layer.")
+    vector_max_layers: int = Field(100, ge=1, description="Most layers of a file that are loaded by one job.")
+    vector_max_feature_mb: int = Field(256, ge=1, description="Largest single feature, MB.")
+
     # Waves, chunks, tasks
     wave_size: int = Field(1000, ge=1, le=5000, description="Most partition keys one run handles.")
     waves_at_once: int = Field(4, ge=1, description="Most bulk waves of one workflow under way at a time.")
@@ -150,6 +179,16 @@ class Settings(BaseSettings):
     def catalog_path(self) -> Path:
         """The folder of the static STAC catalog, absolute."""
         return (self.catalog_root or self.home / "catalog").expanduser().resolve()
+
+    @property
+    def tables_path(self) -> Path:
+        """The folder of the GeoParquet tables, a folder a schema, absolute."""
+        return (self.tables_root or self.home / "tables").expanduser().resolve()
+
+    @property
+    def allowed_schemas(self) -> tuple[str, ...]:
+        """The schemas that jobs may load tables into."""
+        return tuple(name.strip() for name in self.table_schemas.split(",") if name.strip())
 
     @property
     def scratch_path(self) -> Path:

@@ -1,0 +1,24 @@
+"""Vector files: opened through one door, read as Arrow streams, prepared, described as tables.
+
+What belongs here: what is inside a vector file and what becomes of it, as a plain library on local files.  What does
+not: where blobs lie and tables are kept (``stores``), where and under which limits this code runs (``coremachine``),
+and the workflows that use it (``geo_assets.jobs``).
+
+**The division of labour** is that of ``geo_assets.raster``: a handler in the run's process fetches the blob with
+:func:`~geo_assets.vector.local_copy.fetch`, and a function of this package, called by ``services["sandbox"].call``,
+opens the copy.  It takes and returns plain dicts, and leaves what it prepared as Arrow files in a folder it is given.
+
+- ``table``: what a table is: columns, geometry, types; plain values that pass between the layers.
+- ``formats``: which driver a file is for, by its first bytes; references and traps that GDAL does not notice.
+- ``archives``: zip files, bounded before anything is unpacked.
+- ``local_copy``: a blob, or the blobs of one dataset, as files in a private folder.
+- ``open``: the one door; gives the layers of a file.
+- ``layers``: what a layer is to those who read it: schema, CRS, batches.
+- ``ogr_layers``, ``csv_layers``, ``geojson_layers``, ``parquet_layers``: the readers.
+- ``columns``: names and types of columns, made fit for a table.
+- ``wkb``: geometry as bytes: types, boxes, promotion, without building objects.
+- ``geometry``: geometries checked, repaired and reprojected, every change counted.
+- ``footprint``: boxes and outlines in longitude and latitude.
+- ``table_map``: the picture of a table.
+- ``prepare``: all of this as one pass over a file.
+"""
