@@ -22,7 +22,7 @@ __all__ = [
     "facts_of",
 ]
 
-SUMMARISED = ("proj:code", "gsd", "geo_assets:type", "geo_assets:raster_type")
+SUMMARISED = ("proj:code", "gsd", "geo_assets:type", "geo_assets:raster_type", "geo_assets:schema")
 """Item properties that make up the summaries; the temporal ones and the bbox make up the extent."""
 
 TEMPORAL = ("datetime", "start_datetime", "end_datetime")

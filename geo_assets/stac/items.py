@@ -7,7 +7,7 @@ Items are plain dicts all the way: building a thousand of them must not cost a t
 properties begin with ``geo_assets:``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +19,12 @@ from geo_assets.errors import ParameterError
 
 __all__ = [
     "COG_MEDIA_TYPE",
+    "FILE",
     "PROCESSING",
     "BlobFacts",
     "DescribedBlob",
     "StacVersion",
+    "asset_of_blob",
     "described_blob",
     "described_thing",
     "durable_href",
@@ -37,6 +39,7 @@ __all__ = [
 
 StacVersion = Literal["1.1.0", "1.0.0"]
 COG_MEDIA_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 
 # what changes with every run although nothing else did
@@ -84,6 +87,38 @@ def durable_href(url: str) -> str:
     parts = urlsplit(url)
     path = quote(parts.path, safe="/%:@!$&'()*+,;=~-._")
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+
+
+def asset_of_blob(
+    blob: BlobFacts,
+    *,
+    roles: Sequence[str],
+    media_type: str | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Make an asset of a blob: durable href, type, size and checksum.
+
+    Args:
+        blob: the blob.
+        roles: the asset's roles.
+        media_type: wins over the blob's.
+        fields: more fields of the asset.
+
+    Raises:
+        ParameterError: the blob's href is empty or its digest malformed.
+    """
+    if blob.size is not None and blob.size < 0:
+        raise ParameterError(f"{blob.container}/{blob.name}: a size of {blob.size} bytes cannot be")
+    asset: dict[str, Any] = {
+        "href": durable_href(blob.href),
+        "type": media_type or blob.media_type,
+        "title": blob.name.rpartition("/")[2],
+        "roles": list(roles),
+        "file:size": blob.size,
+        "file:checksum": None if blob.sha256 is None else multihash("sha256", blob.sha256),
+        **(fields or {}),
+    }
+    return {name: value for name, value in asset.items() if value is not None}
 
 
 def file_href(path: Path) -> str:
@@ -139,15 +174,13 @@ def provenance_properties(
 
 
 def described_thing(item: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Container and blob an item describes; ``None`` for items of tables and of other makers."""
-    properties = item.get("properties") or {}
-    container, blob = properties.get("geo_assets:container"), properties.get("geo_assets:blob")
-    return (container, blob) if isinstance(container, str) and isinstance(blob, str) else None
+    """Container and blob, or schema and table, that an item describes; ``None`` for items of other makers."""
+    return _named(item, "container", "blob") or _named(item, "schema", "table")
 
 
 def described_blob(item: Mapping[str, Any]) -> DescribedBlob | None:
     """The blob an item describes, with its version; ``None`` for items of tables and of other makers."""
-    thing = described_thing(item)
+    thing = _named(item, "container", "blob")
     if thing is None:
         return None
     etag, recipe = (item["properties"].get(f"geo_assets:{name}") for name in ("etag", "recipe"))
@@ -180,6 +213,12 @@ def without_nulls(item: Mapping[str, Any]) -> dict[str, Any]:
 def same_item(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
     """Whether two items say the same, apart from structural links, the time they were written and the job that did."""
     return _essence(left) == _essence(right)
+
+
+def _named(item: Mapping[str, Any], holder: str, name: str) -> tuple[str, str] | None:
+    properties = item.get("properties") or {}
+    pair = properties.get(f"geo_assets:{holder}"), properties.get(f"geo_assets:{name}")
+    return (pair[0], pair[1]) if isinstance(pair[0], str) and isinstance(pair[1], str) else None
 
 
 def _filled(value: Any) -> Any:

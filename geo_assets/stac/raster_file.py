@@ -26,8 +26,8 @@ from geo_assets.pictures import coarse_histogram
 from geo_assets.raster.open import RasterBudget, open_raster, reason_of
 from geo_assets.raster.thumbnail import MEDIA_TYPE, SMALL_BYTES, encode, render, smaller, tiny
 from geo_assets.stac.footprint import footprint, georeference
-from geo_assets.stac.items import BlobFacts
-from geo_assets.stac.raster_item import RasterItemOptions, asset_of_blob, raster_item
+from geo_assets.stac.items import BlobFacts, asset_of_blob
+from geo_assets.stac.raster_item import RasterItemOptions, raster_item
 from geo_assets.stac.sampling import sampled_statistics
 
 __all__ = ["describe_raster_file"]

@@ -11,26 +11,24 @@ from typing import Any
 
 from rasterio.enums import ColorInterp
 
-from geo_assets.errors import ParameterError
 from geo_assets.stac.acquisition import acquisition
 from geo_assets.stac.bands import bands, bands_of_1_0
 from geo_assets.stac.footprint import Footprint, Georeference, footprint, georeference
 from geo_assets.stac.items import (
     COG_MEDIA_TYPE,
+    FILE,
     PROCESSING,
     BlobFacts,
     StacVersion,
-    durable_href,
-    multihash,
+    asset_of_blob,
     provenance_properties,
     rfc3339,
 )
 from geo_assets.stac.sampling import sampled_statistics
 
-__all__ = ["RasterItemOptions", "asset_of_blob", "raster_item"]
+__all__ = ["RasterItemOptions", "raster_item"]
 
 _EXTENSIONS = "https://stac-extensions.github.io"
-_FILE = f"{_EXTENSIONS}/file/v2.1.0/schema.json"
 _RENDER = f"{_EXTENSIONS}/render/v2.0.0/schema.json"
 _PROJECTION = {
     "1.1.0": f"{_EXTENSIONS}/projection/v2.0.0/schema.json",
@@ -103,7 +101,7 @@ def raster_item(
         statistics: one dict a band, of the shape described in ``sampling``; ``None``: a sample is read here; empty:
             none are written.
         thumbnail: a picture of it.
-        extra_assets: more assets by key, such as other tiers (:func:`asset_of_blob` makes them).
+        extra_assets: more assets by key, such as other tiers (``items.asset_of_blob`` makes them).
         options: the rest.
 
     Raises:
@@ -165,44 +163,12 @@ def raster_item(
     }
 
 
-def asset_of_blob(
-    blob: BlobFacts,
-    *,
-    roles: Sequence[str],
-    media_type: str | None = None,
-    fields: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Make an asset of a blob: durable href, type, size and checksum.
-
-    Args:
-        blob: the blob.
-        roles: the asset's roles.
-        media_type: wins over the blob's.
-        fields: more fields of the asset.
-
-    Raises:
-        ParameterError: the blob's href is empty or its digest malformed.
-    """
-    if blob.size is not None and blob.size < 0:
-        raise ParameterError(f"{blob.container}/{blob.name}: a size of {blob.size} bytes cannot be")
-    asset: dict[str, Any] = {
-        "href": durable_href(blob.href),
-        "type": media_type or blob.media_type,
-        "title": blob.name.rpartition("/")[2],
-        "roles": list(roles),
-        "file:size": blob.size,
-        "file:checksum": None if blob.sha256 is None else multihash("sha256", blob.sha256),
-        **(fields or {}),
-    }
-    return {name: value for name, value in asset.items() if value is not None}
-
-
 def _claims_cog(dataset: Any) -> bool:
     return bool(dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG")
 
 
 def _extensions(described: Sequence[Mapping[str, Any]], version: StacVersion) -> list[str]:
-    extensions = [_PROJECTION[version], _RASTER[version], _FILE, PROCESSING, _RENDER]
+    extensions = [_PROJECTION[version], _RASTER[version], FILE, PROCESSING, _RENDER]
     if any("eo:common_name" in band for band in described):
         extensions.append(_EO[version])
     return sorted(extensions)

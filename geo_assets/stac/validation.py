@@ -10,6 +10,7 @@ here.  One kept jsonschema-rs validator over the schemas that pystac ships takes
 import importlib.resources
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -33,6 +34,7 @@ _MOST_PROBLEMS = 5
 _POSITIONS_OF_BOX = {4: (0, 1, 2, 3), 6: (0, 1, 3, 4)}
 _RING_LEAST = 4
 _MOST_ID_CHARACTERS = 1024
+_TILE = re.compile(r"\{[xyz]\}")
 
 
 def item_problems(item: Mapping[str, Any]) -> list[str]:
@@ -54,9 +56,11 @@ def core_schema_problems(item: Mapping[str, Any]) -> list[str]:
     checked = dict(item)
     if item.get("stac_version") == "1.0.0":
         checked["stac_version"] = "1.1.0"
-    if "collection" in item and isinstance(item.get("links"), list):
-        # the schema asks for this link beside the field; it is the stores that know where the collection lies
-        checked["links"] = [*item["links"], {"rel": "collection", "href": "./collection.json"}]
+    if isinstance(item.get("links"), list):
+        checked["links"] = [_filled_in(link) for link in item["links"]]
+        if "collection" in item:
+            # the schema asks for this link beside the field; it is the stores that know where the collection lies
+            checked["links"].append({"rel": "collection", "href": "./collection.json"})
     return _schema_problems("item", checked)
 
 
@@ -152,6 +156,13 @@ def _validator(kind: str) -> Any:
         # a message that quotes the value could quote all of the item
         mask="the value",
     )
+
+
+def _filled_in(link: Any) -> Any:
+    """A link to map tiles with numbers for its placeholders, which the core schema does not know."""
+    if not isinstance(link, dict) or link.get("rel") != "xyz" or not isinstance(link.get("href"), str):
+        return link
+    return {**link, "href": _TILE.sub("0", link["href"])}
 
 
 def _shipped(folder: str, name: str) -> dict[str, Any]:
