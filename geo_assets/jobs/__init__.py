@@ -11,6 +11,7 @@ from geo_assets.jobs.list_container_contents import ListContainerContents
 from geo_assets.jobs.process_raster import ProcessRaster
 from geo_assets.jobs.stac_catalog_container import StacCatalogContainer
 from geo_assets.jobs.stac_catalog_raster import StacCatalogRaster
+from geo_assets.jobs.stac_catalog_vectors import StacCatalogVectors
 from geo_assets.jobs.summarize_container import SummarizeContainer
 from geo_assets.jobs.validate_raster_job import ValidateRasterJob
 from geo_assets.settings import Settings
@@ -23,6 +24,7 @@ WORKFLOWS: tuple[type, ...] = (
     ProcessRaster,
     StacCatalogRaster,
     StacCatalogContainer,
+    StacCatalogVectors,
 )
 """Our own workflows. A new one is a module here and a line in this tuple."""
 
