@@ -249,6 +249,14 @@ def _assets(facts: TableFacts, options: TableItemOptions, before: Mapping[str, A
             "roles": ["data"],
         }
     }
+    if options.features_url:
+        # no link: a STAC API takes links with the relation "items" for its own, and drops them
+        assets["features"] = {
+            "href": f"{_base(options.features_url)}/collections/{_name_in_urls(facts)}/items",
+            "type": "application/geo+json",
+            "title": "Features",
+            "roles": ["data"],
+        }
     if options.thumbnail is not None:
         assets["thumbnail"] = asset_of_blob(options.thumbnail, roles=["thumbnail"], fields={"title": "Map"})
     elif "thumbnail" in before.get("assets", {}):
@@ -257,21 +265,17 @@ def _assets(facts: TableFacts, options: TableItemOptions, before: Mapping[str, A
 
 
 def _links(facts: TableFacts, options: TableItemOptions) -> Iterator[dict[str, str]]:
-    name = quote(f"{facts.schema}.{facts.table}", safe="")
-    if options.features_url:
-        yield {
-            "rel": "items",
-            "href": f"{_base(options.features_url)}/collections/{name}/items",
-            "type": "application/geo+json",
-            "title": "Features",
-        }
     if options.tiles_url:
         yield {
             "rel": "xyz",
-            "href": f"{_base(options.tiles_url)}/{name}/{{z}}/{{x}}/{{y}}",
+            "href": f"{_base(options.tiles_url)}/{_name_in_urls(facts)}/{{z}}/{{x}}/{{y}}",
             "type": "application/vnd.mapbox-vector-tile",
             "title": "Vector tiles",
         }
+
+
+def _name_in_urls(facts: TableFacts) -> str:
+    return quote(f"{facts.schema}.{facts.table}", safe="")
 
 
 def _base(url: str) -> str:

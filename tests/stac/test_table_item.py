@@ -152,19 +152,16 @@ def test_services_over_the_tables_are_linked() -> None:
     found = item_of(
         facts(table="straßen a"), features_url="https://f.example/api/", tiles_url="https://t.example/tiles"
     )
-    links = {link["rel"]: (link["href"], link["type"]) for link in found["links"]}
-    assert links == {
-        "items": (
-            "https://f.example/api/collections/geo.stra%C3%9Fen%20a/items",
-            "application/geo+json",
-        ),
-        "xyz": (
-            "https://t.example/tiles/geo.stra%C3%9Fen%20a/{z}/{x}/{y}",
-            "application/vnd.mapbox-vector-tile",
-        ),
-    }
+    features = found["assets"]["features"]
+    assert features["href"] == "https://f.example/api/collections/geo.stra%C3%9Fen%20a/items"
+    assert features["type"] == "application/geo+json"
+    (tiles,) = found["links"]
+    assert tiles["rel"] == "xyz"
+    assert tiles["href"] == "https://t.example/tiles/geo.stra%C3%9Fen%20a/{z}/{x}/{y}"
+    assert tiles["type"] == "application/vnd.mapbox-vector-tile"
     assert any("/web-map-links/" in uri for uri in found["stac_extensions"])
-    assert item_of(facts())["links"] == []
+    plain = item_of(facts())
+    assert (plain["links"], set(plain["assets"])) == ([], {"data"})
 
 
 def test_a_bad_link_is_still_refused() -> None:
