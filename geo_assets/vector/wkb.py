@@ -26,6 +26,7 @@ __all__ = [
     "from_shapely",
     "is_plain",
     "kinds_of",
+    "moved",
     "points_of",
     "replace_rows",
     "to_shapely",
@@ -168,7 +169,7 @@ def replace_rows(wkb: pa.BinaryArray, rows: Mask, values: pa.BinaryArray) -> pa.
     return cast("pa.BinaryArray", pc.replace_with_mask(wkb, pa.array(rows), values))
 
 
-def conform(wkb: pa.Array[Any], *, type: str, dimensions: Dimensions) -> pa.BinaryArray:  # noqa: A002
+def conform(wkb: "pa.Array[Any]", *, type: str, dimensions: Dimensions) -> pa.BinaryArray:  # noqa: A002
     """Make prepared geometries those of a column: promote single to multi, drop or add Z and M.
 
     Promotion puts nine bytes before a value.  Z or M that a row does not have becomes 0.  An array that needs nothing
@@ -199,7 +200,7 @@ def conform(wkb: pa.Array[Any], *, type: str, dimensions: Dimensions) -> pa.Bina
     prefix = pa.scalar(struct.pack("<BII", 1, column + 1000 * wanted, 1), pa.binary())
     nothing = pa.scalar(b"", pa.binary())
     before: Any = prefix if single.all() else pc.if_else(pa.array(single), prefix, nothing)
-    joined: Any = pc.binary_join_element_wise(before, array, nothing)  # type: ignore[call-overload]  # scalars are taken
+    joined: Any = pc.binary_join_element_wise(before, array, nothing)
     return cast("pa.BinaryArray", joined)
 
 
@@ -237,6 +238,26 @@ def with_xy(wkb: pa.BinaryArray, xy: Floats) -> pa.BinaryArray:
         return np.hstack([xy[taken - len(coordinates) : taken], coordinates[:, 2:]])
 
     return _each(wkb, exchanged, None)
+
+
+def moved(geometries: Geometries, move: Callable[[Floats], Floats]) -> Geometries:
+    """Geometries whose X and Y went through ``move`` ((n, 2) to (n, 2), point by point); Z and M stay."""
+
+    def horizontal(coordinates: Floats) -> Floats:
+        return np.column_stack([move(coordinates[:, :2]), coordinates[:, 2:]])
+
+    with_m = shapely.has_m(geometries)
+    if not with_m.any():
+        with_z = shapely.has_z(geometries)
+        alike = bool(with_z.any()) if with_z.all() or not with_z.any() else None
+        return cast("Geometries", shapely.transform(geometries, horizontal, include_z=alike))
+    result = geometries.copy()
+    result[with_m] = to_shapely(
+        with_xy(from_shapely(geometries[with_m]), move(shapely.get_coordinates(geometries[with_m])))
+    )
+    if not with_m.all():
+        result[~with_m] = moved(geometries[~with_m], move)
+    return result
 
 
 def _each(wkb: pa.BinaryArray, change: Callable[[Floats, int], Floats], dimensions: int | None) -> pa.BinaryArray:
