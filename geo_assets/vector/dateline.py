@@ -21,6 +21,8 @@ from geo_assets.vector.wkb import moved
 
 __all__ = ["continuous", "within_range"]
 
+_LINE: Final = 1
+_AREA: Final = 2
 _HALF: Final = 180.0
 _TURN: Final = 360.0
 _NO_JUMP: Final = 1e-9
@@ -39,26 +41,20 @@ def continuous(geometry: Any) -> Any:
     runs = _runs(geometry)
     if not any(_jumps(run[:, 0]) for run in runs):
         return geometry
-    if shapely.get_dimensions(geometry) == 1:
+    if shapely.get_dimensions(geometry) == _LINE:
         return _with_longitudes(geometry, [_unwrapped(run[:, 0]) for run in runs])
     parts = [_continuous_area(part) for part in shapely.get_parts(geometry)]
-    return _together([piece for part in parts for piece in shapely.get_parts(part)], 2)
+    return _together([piece for part in parts for piece in shapely.get_parts(part)], _AREA)
 
 
-def within_range(geometry: Any) -> tuple[Any, bool]:
-    """The geometry with longitudes within ±180, and whether it had to be cut.
+def within_range(geometry: Any) -> Any:
+    """The geometry with longitudes within ±180, cut where it crosses.
 
     Args:
         geometry: continuous, and valid.
     """
-    pieces: list[Any] = []
-    cut = False
     dimension = int(shapely.get_dimensions(geometry))
-    for part in shapely.get_parts(geometry):
-        here = _pieces(part, dimension)
-        cut |= len(here) > 1
-        pieces += here
-    return _together(pieces, dimension), cut
+    return _together([piece for part in shapely.get_parts(geometry) for piece in _pieces(part, dimension)], dimension)
 
 
 def _pieces(part: Any, dimension: int) -> list[Any]:
@@ -73,10 +69,12 @@ def _pieces(part: Any, dimension: int) -> list[Any]:
         edges = (turn * _TURN - _HALF, -_OVER, turn * _TURN + _HALF, _OVER)
         # clipping by GEOS's overlay would cut a line wherever it meets itself
         inside = (
-            shapely.clip_by_rect(part, *edges) if dimension == 1 else shapely.intersection(part, shapely.box(*edges))
+            shapely.clip_by_rect(part, *edges)
+            if dimension == _LINE
+            else shapely.intersection(part, shapely.box(*edges))
         )
         found += [_shifted(piece, turn) for piece in _of_dimension(inside, dimension)]
-    if dimension == 2 and east - west >= _TURN:  # noqa: PLR2004
+    if dimension == _AREA and east - west >= _TURN:
         # a world from 0 to 360 is one again
         return _of_dimension(shapely.union_all(found), dimension)
     return found
@@ -84,13 +82,15 @@ def _pieces(part: Any, dimension: int) -> list[Any]:
 
 def _of_dimension(geometry: Any, dimension: int) -> list[Any]:
     parts = shapely.get_parts(shapely.get_parts(geometry))
-    return list(parts[(shapely.get_dimensions(parts) == dimension) & ~shapely.is_empty(parts)])
+    parts = parts[(shapely.get_dimensions(parts) == dimension) & ~shapely.is_empty(parts)]
+    # GEOS leaves winding to chance
+    return list(shapely.orient_polygons(parts))
 
 
 def _together(pieces: list[Any], dimension: int) -> Any:
-    if len(pieces) == 1:
-        return pieces[0]
-    return shapely.multipolygons(pieces) if dimension == 2 else shapely.multilinestrings(pieces)  # noqa: PLR2004
+    if len(pieces) <= 1:
+        return pieces[0] if pieces else shapely.Polygon()
+    return shapely.multipolygons(pieces) if dimension == _AREA else shapely.multilinestrings(pieces)
 
 
 def _shifted(geometry: Any, turns: int) -> Any:
@@ -102,7 +102,7 @@ def _shifted(geometry: Any, turns: int) -> Any:
 def _runs(geometry: Any) -> list[Floats]:
     """Coordinates (n, 2) of every line or ring, in order."""
     parts = shapely.get_parts(geometry)
-    if shapely.get_dimensions(geometry) == 2:  # noqa: PLR2004
+    if shapely.get_dimensions(geometry) == _AREA:
         parts = shapely.get_rings(parts)
     return [shapely.get_coordinates(part) for part in parts]
 
@@ -143,11 +143,14 @@ def _continuous_area(polygon: Any) -> Any:
 
 
 def _polar(polygon: Any) -> Any:
-    """An area round a pole: shell and holes each closed and brought into range, then subtracted."""
-    shell, *holes = (_closed(ring) for ring in shapely.get_rings(polygon))
-    for hole in holes:
-        shell = shapely.difference(shell, hole)
-    return _together(_of_dimension(shell, 2), 2)
+    """An area round a pole: its rings each closed and brought into range, and what lies in an odd number of them.
+
+    Not the shell without the holes: files have such rings in any order.
+    """
+    first, *others = (_closed(ring) for ring in shapely.get_rings(polygon))
+    for other in others:
+        first = shapely.symmetric_difference(first, other)
+    return _together(_of_dimension(first, _AREA), _AREA)
 
 
 def _closed(ring: Any) -> Any:
@@ -160,4 +163,4 @@ def _closed(ring: Any) -> Any:
     area = shapely.Polygon(coordinates)
     if not shapely.is_valid(area):
         area = shapely.make_valid(area, method="structure", keep_collapsed=False)
-    return within_range(area)[0]
+    return within_range(area)

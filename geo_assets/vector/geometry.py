@@ -420,6 +420,9 @@ class GeometryPreparer:
             if not self._source_degrees:
                 self._make_continuous(live)
             self._bring_into_range(live)
+        collapsed = shapely.is_empty(live.geometries)
+        self._drop("collapsed", live.source[collapsed])
+        live = live.where(~collapsed)
         dimension = shapely.get_dimensions(live.geometries).astype(np.uint8)
         self._orient(live, dimension)
         self._learn(live, dimension)
@@ -439,13 +442,13 @@ class GeometryPreparer:
         values = present.to_numpy(zero_copy_only=False)
         opened = np.zeros(len(values), bool)
         try:
-            geometries = cast("_Geometries", shapely.from_wkb(values))
+            geometries = wkb.read(values)
         except NotImplementedError as error:
             raise self._curves(source[[_is_curved(value) for value in values]]) from error
         except GEOSException:
-            geometries = cast("_Geometries", shapely.from_wkb(values, on_invalid="ignore"))
+            geometries = wkb.read(values, on_invalid="ignore")
             opened = shapely.is_missing(geometries)
-            geometries[opened] = shapely.from_wkb(values[opened], on_invalid="fix")
+            geometries[opened] = wkb.read(values[opened], on_invalid="fix")
         live = _Live(geometries, source, ~wkb.is_plain(present) | opened, opened, np.zeros(len(values), bool))
         lost = shapely.is_missing(geometries)
         if lost.any():
@@ -638,7 +641,7 @@ def _wrapped(longitudes: _Floats) -> _Floats:
 
 def _is_curved(value: bytes) -> bool:
     try:
-        shapely.from_wkb(value, on_invalid="ignore")
+        wkb.read(np.array([value], object), on_invalid="ignore")
     except NotImplementedError:
         return True
     return False
@@ -648,8 +651,8 @@ def _repaired(geometries: _Geometries) -> _Geometries:
     """Valid geometries of the same dimensions, or empty ones."""
     made = cast("_Geometries", shapely.make_valid(geometries, method="structure", keep_collapsed=False))
     other = shapely.get_dimensions(made) != shapely.get_dimensions(geometries)
-    made[other] = shapely.from_wkt("POINT EMPTY")
-    return made
+    made[other] = shapely.Point()
+    return cast("_Geometries", shapely.orient_polygons(made))
 
 
 def _split(collections: _Geometries) -> tuple[_Geometries, _Rows]:

@@ -28,6 +28,7 @@ __all__ = [
     "kinds_of",
     "moved",
     "points_of",
+    "read",
     "replace_rows",
     "to_shapely",
     "with_xy",
@@ -150,7 +151,16 @@ def to_shapely(wkb: pa.BinaryArray) -> Geometries:
         shapely.errors.GEOSException: a row is no WKB, or has an open ring.
         NotImplementedError: a row is curved.
     """
-    return cast("Geometries", shapely.from_wkb(wkb.to_numpy(zero_copy_only=False)))
+    return read(wkb.to_numpy(zero_copy_only=False))
+
+
+def read(values: npt.NDArray[np.object_], *, on_invalid: str = "raise") -> Geometries:
+    """Geometry objects of WKB values; as :func:`to_shapely`, and as ``shapely.from_wkb`` says.
+
+    A NaN among coordinates is no reason for a warning here.
+    """
+    with np.errstate(invalid="ignore"):
+        return cast("Geometries", shapely.from_wkb(values, on_invalid=on_invalid))
 
 
 def from_shapely(geometries: npt.ArrayLike) -> pa.BinaryArray:
