@@ -15,7 +15,7 @@ now, and what a job of another partition recorded as well is left to that one.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -69,19 +69,21 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """One blob or item that jobs of a partition recorded, each once."""
+    """One blob, item or table that jobs of a partition recorded, each once."""
 
-    kind: Literal["blob", "item"]
+    kind: Literal["blob", "item", "table"]
     collection: str
-    """The blob's container, or the item's collection."""
+    """The blob's container, the item's collection, or the table's schema."""
     name: str
-    """The blob's name, or the item's id."""
+    """The blob's name, the item's id, or the table's name."""
     asset: str
     """Whose partition it belongs to."""
     versions: frozenset[str]
-    """Every ETag that a job of the partition recorded for the blob."""
+    """Every ETag, or version of the table, that a job of the partition recorded."""
     about: frozenset[tuple[str, str]]
-    """Container and blob that the item describes, by each of these jobs."""
+    """Container and blob, or schema and table, that the item describes, by each of these jobs."""
+    partition: str | None = None
+    """Name of another partition that shows it."""
     outcome: Fate = Fate.PRESENT
     detail: str = ""
 
@@ -129,7 +131,7 @@ def plan(machine: CoreMachine, asset: str, names: Sequence[str]) -> list[Taken]:
     """Find out what taking back these partitions would remove; nothing is changed.
 
     Args:
-        machine: the parts; of the services, ``blobs`` and ``catalog`` are used.
+        machine: the parts; of the services, ``blobs``, ``catalog`` and ``tables`` are used.
         asset: key of an asset whose workflow publishes.
         names: of the partitions, as people write them.
 
@@ -155,7 +157,7 @@ def plan(machine: CoreMachine, asset: str, names: Sequence[str]) -> list[Taken]:
         raise JobNotFoundError(msg)
     shared = _shared_things(machine, family, taken)
     every = [(one.partition_key, thing) for one in taken for thing in one.things]
-    for kind, service in (("blob", "blobs"), ("item", "catalog")):
+    for kind, service in (("blob", "blobs"), ("item", "catalog"), ("table", "tables")):
         if any(thing.kind == kind for _, thing in every):
             machine.services[service]  # opened here, where nobody else asks for it at the same moment
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -190,7 +192,7 @@ def execute(
     audit_ids = machine.ledger.audit(ACTION, who=who, asset=asset, inventories=inventories)
     try:
         _remove_items(machine.services, todo, force=force)
-        _remove_blobs(machine.services, todo, force=force)
+        _remove_data(machine.services, todo, force=force)
         _wipe_states(wipe, todo)
         _note_newcomers(machine, asset, before, todo)
     finally:
@@ -309,6 +311,7 @@ def _thing(published: Published, asset: str) -> Thing:
         asset=published.asset or asset,
         versions=frozenset([published.version] if published.version else []),
         about=frozenset([published.about] if published.about else []),
+        partition=published.partition,
     )
 
 
@@ -337,10 +340,19 @@ def _shared_things(machine: CoreMachine, family: _Family, taken: Sequence[Taken]
         names = {f"{one.collection}/{one.name}" for one in recorded if one.kind == "blob"} & claimed.keys()
         if any(claimed[name] != (result.asset, result.partition_key) for name in names):
             continue  # what it left has gone over to another
-        for published in recorded:
+        for published in _left_elsewhere(recorded, binding.partition_set, ours):
             for pair in holders.get((published.kind, published.collection, published.name), ()):
                 shared[pair] = f"{result.asset} '{result.partition_key}'"
     return shared
+
+
+def _left_elsewhere(
+    recorded: Iterable[Published], partition_set: str, ours: Collection[tuple[str, str]]
+) -> Iterator[Published]:
+    """Without what is shown by a partition that is taken back."""
+    for one in recorded:
+        if one.partition is None or (partition_set, _key(one.partition)) not in ours:
+            yield one
 
 
 def _words(keys: Iterable[tuple[str, str, str]]) -> list[str]:
@@ -350,10 +362,7 @@ def _words(keys: Iterable[tuple[str, str, str]]) -> list[str]:
 
 
 def _as_it_is(services: Mapping[str, Any], thing: Thing, shared_with: str | None) -> Thing:
-    if thing.kind == "blob":
-        outcome, detail = _blob_as_it_is(services, thing)
-    else:
-        outcome, detail = _item_as_it_is(services, thing)
+    outcome, detail = _LOOKS[thing.kind](services, thing)
     if shared_with is not None and outcome is not Fate.ABSENT:
         outcome, detail = Fate.SHARED, f"{shared_with} published it, too"
     return replace(thing, outcome=outcome, detail=detail)
@@ -377,6 +386,23 @@ def _item_as_it_is(services: Mapping[str, Any], thing: Thing) -> tuple[Fate, str
     if not thing.about or described in thing.about:
         return Fate.PRESENT, ""
     return Fate.CHANGED, f"it describes {'/'.join(described) if described else 'something else'} now"
+
+
+def _table_as_it_is(services: Mapping[str, Any], thing: Thing) -> tuple[Fate, str]:
+    # asked as for rows to be added, which never refuses
+    version = services["tables"].check_target(thing.collection, thing.name, "append")
+    if version is None:
+        return Fate.ABSENT, ""
+    if version in thing.versions:
+        return Fate.PRESENT, ""
+    return Fate.CHANGED, "another table is there, or rows were loaded since"
+
+
+_LOOKS: Mapping[str, Callable[[Mapping[str, Any], Thing], tuple[Fate, str]]] = {
+    "blob": _blob_as_it_is,
+    "item": _item_as_it_is,
+    "table": _table_as_it_is,
+}
 
 
 # --- taking it back ------------------------------------------------------------------------------------------------
@@ -415,27 +441,32 @@ def _remove_items(services: Mapping[str, Any], todo: dict[str, Taken], *, force:
     _settle(todo, ended)
 
 
-def _remove_blobs(services: Mapping[str, Any], todo: dict[str, Taken], *, force: bool) -> None:
+def _remove_data(services: Mapping[str, Any], todo: dict[str, Taken], *, force: bool) -> None:
+    """Remove tables and blobs."""
     # data whose item could not be removed stays, or readers would follow the item into nothing
     pairs = [
         (key, thing)
         for key, one in todo.items()
         if not _any_failed(one)
         for thing in one.things
-        if thing.kind == "blob" and _goes(thing, force=force)
+        if thing.kind != "item" and _goes(thing, force=force)
     ]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        ended = list(pool.map(lambda pair: _without_blob(services, pair[1], force=force), pairs))
+        ended = list(pool.map(lambda pair: _without(services, pair[1], force=force), pairs))
     _settle(todo, dict(zip(pairs, ended, strict=True)))
 
 
-def _without_blob(services: Mapping[str, Any], thing: Thing, *, force: bool) -> Thing:
+def _without(services: Mapping[str, Any], thing: Thing, *, force: bool) -> Thing:
     try:
         # looked at once more: the plan may have taken a while
-        outcome, detail = _blob_as_it_is(services, thing)
+        outcome, detail = _LOOKS[thing.kind](services, thing)
         if not _goes(replace(thing, outcome=outcome), force=force):
             return replace(thing, outcome=outcome, detail=detail)
-        services["blobs"].delete(thing.collection, thing.name)
+        if thing.kind == "table":
+            versions = None if force else sorted(thing.versions)
+            services["tables"].drop(thing.collection, thing.name, versions=versions)
+        else:
+            services["blobs"].delete(thing.collection, thing.name)
     except BlobNotFoundError:
         return replace(thing, outcome=Fate.ABSENT, detail="")
     except GeoAssetsError as error:
@@ -451,8 +482,9 @@ def _wipe_states(wipe: Wipe, todo: dict[str, Taken]) -> None:
     keys = [key for key, one in todo.items() if not _any_failed(one)]
     if not keys:
         return
+    shown_by = {_key(thing.partition) for key in keys for thing in todo[key].things if thing.partition}
     for asset in todo[keys[0]].assets:
-        wipe(asset, keys)
+        wipe(asset, sorted({*keys, *shown_by}))
     for key in keys:
         todo[key] = replace(todo[key], complete=True)
 
@@ -467,6 +499,10 @@ def _note_newcomers(machine: CoreMachine, asset: str, before: Sequence[Taken], t
         if new:
             names = _listed([f"{attempt.job_type} {attempt.job_id[:12]}" for attempt in new])
             todo[key] = replace(one, note=f"submitted meanwhile: {names}; run it once more with --force")
+
+
+def _key(name: str) -> str:
+    return str(encode_partition_key(name))
 
 
 def _listed(texts: Sequence[str]) -> str:

@@ -263,17 +263,20 @@ class EndedTask:
 class Published:
     """One thing a finished job left in a store: what ``geo-assets unpublish`` takes back."""
 
-    kind: Literal["blob", "item"]
+    kind: Literal["blob", "item", "table"]
     collection: str
-    """What holds it: the blob's container, or the item's collection."""
+    """What holds it: the blob's container, the item's collection, or the table's schema."""
     name: str
-    """Its name in there: the blob's, or the item's id."""
+    """Its name in there: the blob's, the item's id, or the table's."""
     version: str | None = None
-    """Of a blob, the ETag the job wrote; ``None``: not recorded, so whatever is there now counts as somebody else's."""
+    """Of a blob, the ETag the job wrote, of a table its version; ``None``: not recorded, so whatever is there now
+    counts as somebody else's."""
     about: tuple[str, str] | None = None
     """Of an item, the container and blob it describes; ``None``: not recorded, so the id alone says that it is ours."""
     asset: str | None = None
     """Asset whose partition of the same key it belongs to; ``None``: the job's own asset."""
+    partition: str | None = None
+    """Name of the partition that shows it, where that is not the job's own (a layer's table); it goes with either."""
 
 
 def normalise_task_type(task_type: str) -> str:

@@ -19,6 +19,8 @@ from geo_assets.redaction import redact
 CHECK_NAME = "all_tasks_succeeded"
 """Name of the partitioned check on every workflow asset."""
 
+_COLUMN_SCHEMA = "dagster/column_schema"
+"""Dagster's own key for columns: a list of ``name``, ``type`` and perhaps ``description``."""
 _RESULT_LIMIT = 8000
 """Most characters of the result shown in the event; all of it is in the ledger."""
 
@@ -65,7 +67,14 @@ def _own_metadata(binding: Binding, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name if "/" in name else f"geo/{name}": metadata_value(value) for name, value in values.items()}
+    return {name if "/" in name else f"geo/{name}": _value_of(name, value) for name, value in values.items()}
+
+
+def _value_of(name: str, value: Any) -> Any:
+    if name != _COLUMN_SCHEMA:
+        return metadata_value(value)
+    columns = [dg.TableColumn(one["name"], type=one["type"], description=one.get("description")) for one in value]
+    return dg.MetadataValue.table_schema(dg.TableSchema(columns=columns))
 
 
 def materialization_of_news(news: PartitionNews, job_type: str) -> dg.AssetMaterialization:

@@ -7,6 +7,7 @@ run (``coremachine``) and what they do to files (``containers``, ``raster``, ``v
 from geo_assets.coremachine.binding import Binding, bind, registry_of
 from geo_assets.coremachine.legacy import configured_workflows
 from geo_assets.jobs.hello_world import HelloWorld
+from geo_assets.jobs.ingest_vector import IngestVector
 from geo_assets.jobs.list_container_contents import ListContainerContents
 from geo_assets.jobs.process_raster import ProcessRaster
 from geo_assets.jobs.stac_catalog_container import StacCatalogContainer
@@ -24,6 +25,7 @@ WORKFLOWS: tuple[type, ...] = (
     ProcessRaster,
     StacCatalogRaster,
     StacCatalogContainer,
+    IngestVector,
     StacCatalogVectors,
 )
 """Our own workflows. A new one is a module here and a line in this tuple."""

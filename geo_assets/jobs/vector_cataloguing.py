@@ -27,6 +27,7 @@ from geo_assets.stac.collections import describe_collection
 from geo_assets.stac.identifiers import table_item_id
 from geo_assets.stac.items import BlobFacts
 from geo_assets.stac.locator_map import MEDIA_TYPE, locator_map, small_map
+from geo_assets.stores.catalog import CatalogStore
 from geo_assets.stores.item_writer import ItemWriter
 from geo_assets.stores.tables import TableFacts, TableStore
 
@@ -38,6 +39,7 @@ __all__ = [
     "catalogue_table",
     "catalogued_table_metadata",
     "item_published",
+    "items_of_table",
     "table_missing",
 ]
 
@@ -313,3 +315,14 @@ def item_published(result: Mapping[str, Any]) -> Sequence[Published]:
     return (
         Published(kind="item", collection=stac["collection_id"], name=stac["item_id"], about=about, asset=ITEM_ASSET),
     )
+
+
+def items_of_table(services: Mapping[str, Any], schema: str, table: str) -> list[Published]:
+    """The items of a table that the catalog holds, in whatever collection."""
+    catalog: CatalogStore = services["catalog"]
+    item_id = table_item_id(schema, table)
+    return [
+        Published(kind="item", collection=collection, name=item_id, about=(schema, table), asset=ITEM_ASSET)
+        for collection in catalog.list_collections()
+        if catalog.get_item(collection, item_id) is not None
+    ]

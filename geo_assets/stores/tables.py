@@ -228,6 +228,10 @@ class TableStore(Protocol):
         """What the store remembers of a table; ``None`` where it is not there, or not as it was loaded."""
         ...
 
+    def loaded_by(self, job_id: str) -> list[TableRecord]:
+        """The tables that hold rows loaded by a job (one of their loads has this ``job_id``), sorted by name."""
+        ...
+
     def describe(
         self,
         schema: str,
