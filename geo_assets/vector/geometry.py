@@ -443,12 +443,14 @@ class GeometryPreparer:
         opened = np.zeros(len(values), bool)
         try:
             geometries = wkb.read(values)
-        except NotImplementedError as error:
-            raise self._curves(source[[_is_curved(value) for value in values]]) from error
         except GEOSException:
             geometries = wkb.read(values, on_invalid="ignore")
             opened = shapely.is_missing(geometries)
             geometries[opened] = wkb.read(values[opened], on_invalid="fix")
+        curved = shapely.get_type_id(geometries) == _COLLECTION_ID
+        curved[curved] = [_is_curved(one) for one in geometries[curved]]
+        if curved.any():
+            raise self._curves(source[curved])
         live = _Live(geometries, source, ~wkb.is_plain(present) | opened, opened, np.zeros(len(values), bool))
         lost = shapely.is_missing(geometries)
         if lost.any():
@@ -639,10 +641,11 @@ def _wrapped(longitudes: _Floats) -> _Floats:
     return np.where(beyond, longitudes - 360 * np.sign(longitudes), longitudes)
 
 
-def _is_curved(value: bytes) -> bool:
+def _is_curved(collection: Any) -> bool:
+    """Whether there is a curve in a collection, where GEOS reads it but can do nothing with it."""
     try:
-        wkb.read(np.array([value], object), on_invalid="ignore")
-    except NotImplementedError:
+        shapely.get_coordinates(collection)
+    except GEOSException:
         return True
     return False
 

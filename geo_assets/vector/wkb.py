@@ -130,7 +130,7 @@ def points_of(wkb: pa.BinaryArray) -> Floats | None:
     table = data[offsets[0] : offsets[-1]].reshape(rows, _POINT)
     if (table[:, :_HEADER] != np.frombuffer(b"\x01\x01\0\0\0", np.uint8)).any():
         return None
-    return np.ascontiguousarray(table[:, _HEADER:]).view("<f8")
+    return table[:, _HEADER:].copy().view("<f8")
 
 
 def from_points(xy: Floats) -> pa.BinaryArray:
