@@ -8,6 +8,7 @@ of a column where one is named, else when the table was loaded.  A table that no
 first catalogued, which its later items keep.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -139,7 +140,8 @@ def table_item(
         "stac_extensions": sorted(extensions),
         "id": item_id,
         "collection": collection_id,
-        "geometry": facts.footprint,
+        # as lists: shapely's tuples are equal to nothing that comes back from a catalog
+        "geometry": json.loads(json.dumps(facts.footprint)),
         "bbox": list(facts.bbox),
         "properties": {name: value for name, value in properties.items() if value is not None or name == "datetime"},
         "links": links,

@@ -273,6 +273,17 @@ def test_an_item_is_created_left_alone_and_updated(catalogs: Bench) -> None:
     assert collection["title"] == "Vector tables"
 
 
+def test_positions_with_all_their_digits_are_unchanged(catalogs: Bench) -> None:
+    west, south, east, north = 10.317821466366837, 46.93959239823743, 10.977654199999999, 1e-7 + 47.49
+    ring = ((west, south), (east, south), (east, north), (west, north), (west, south))
+    described = facts(bbox=(west, south, east, north), footprint={"type": "Polygon", "coordinates": (ring,)})
+    assert written(catalogs, described)["outcome"] == "created"
+    assert written(catalogs, described)["outcome"] == "unchanged"
+    assert shapely.geometry.shape(item_in(catalogs)["geometry"]).bounds == pytest.approx(
+        (west, south, east, north), abs=1e-7
+    )
+
+
 def test_an_id_that_is_another_s_is_refused(catalogs: Bench) -> None:
     catalogs.services["catalog"].upsert_items("vectors", [raster_item(id=ITEM_ID)])
     answer = written(catalogs, facts())
