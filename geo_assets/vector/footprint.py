@@ -41,12 +41,14 @@ SECTOR: Final = 45
 type Box = tuple[float, float, float, float]
 """West, south, east, north; or left, bottom, right, top."""
 type _Floats = npt.NDArray[np.float64]
+type _Bins = npt.NDArray[np.int64]
 type _Mask = npt.NDArray[np.bool_]
 
 _HALF: Final = 180.0
 _TURN: Final = 360.0
 _DEGREES: Final = 360
 _DECIMALS: Final = 7
+_ROUNDING: Final = 1e-6
 _LEAST_AREA: Final = 1e-9
 """Square degrees, some ten square metres: of smaller rings, doubles cannot tell which way they run."""
 _FEW: Final = 64
@@ -69,6 +71,7 @@ class FootprintBuilder:
         self._ground = _Ground(crs)
         self._occupied = np.zeros(_DEGREES, bool)
         self._hulls = [_Hull() for _ in range(_DEGREES // SECTOR if self._ground.is_cylinder else 1)]
+        self._native = np.array([np.inf, np.inf, -np.inf, -np.inf])
         self._finished: tuple[Box, dict[str, Any]] | None = None
 
     def add(self, wkb: pa.BinaryArray) -> None:
@@ -90,10 +93,9 @@ class FootprintBuilder:
     @property
     def native_bbox(self) -> Box | None:
         """Left, bottom, right, top in the CRS of the geometries; ``None``: there is none."""
-        points = np.vstack([hull.points for hull in self._hulls])
-        if not len(points):
+        if self._native[0] > self._native[2]:
             return None
-        (left, bottom), (right, top) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        left, bottom, right, top = self._native.tolist()
         return left, bottom, right, top
 
     @property
@@ -113,11 +115,16 @@ class FootprintBuilder:
 
     def _add_points(self, points: _Floats) -> None:
         points = _finite(points)
-        if not len(points):
-            return
+        if len(points):
+            self._widen(np.hstack([points.min(axis=0), points.max(axis=0)])[None])
+            self._spread(points)
+
+    def _spread(self, points: _Floats) -> None:
+        """Points to the hulls of their sectors."""
         if not self._ground.is_cylinder:
             self._hulls[0].add(points)
             return
+        points = self._ground.wrapped(points)
         bins = _bins(self._ground.longitude(points[:, 0]))
         self._occupied[bins] = True
         sectors = bins // SECTOR
@@ -126,24 +133,38 @@ class FootprintBuilder:
             self._hulls[sector].add(points if inside.all() else points[inside])
 
     def _add_shapes(self, geometries: Any) -> None:
-        parts = shapely.get_parts(shapely.get_parts(geometries))  # parts of collections, too
-        bounds = shapely.bounds(parts)
+        bounds = shapely.bounds(geometries)
         known = np.isfinite(bounds).all(axis=1)
-        parts, bounds = parts[known], bounds[known]
-        if not self._ground.is_cylinder:
-            self._hulls[0].add_shapes(parts, bounds)
+        geometries, bounds = geometries[known], bounds[known]
+        if not len(bounds):
             return
-        west, east = self._ground.longitude(bounds[:, 0]), self._ground.longitude(bounds[:, 2])
-        first, last = _bins_between(west, east)
+        self._widen(bounds)
+        if not self._ground.is_cylinder:
+            self._hulls[0].add_shapes(geometries, bounds)
+            return
+        first, last = self._span(bounds)
+        several = (last > first) & (shapely.get_num_geometries(geometries) > 1)
+        if several.any():
+            # between the parts of one there may be a gap
+            split = shapely.get_parts(shapely.get_parts(geometries[several]))
+            split = split[~shapely.is_empty(split)]
+            geometries = np.concatenate([geometries[~several], split])
+            bounds = np.vstack([bounds[~several], shapely.bounds(split)])
+            first, last = self._span(bounds)
         self._occupied |= _covered(first, last)
-        whole = first // SECTOR == last // SECTOR
+        west, east = self._ground.longitude(bounds[:, 0]), self._ground.longitude(bounds[:, 2])
+        whole = (first // SECTOR == last // SECTOR) & (west >= -_HALF) & (east <= _HALF)
         for sector in np.unique(first[whole] // SECTOR).tolist():
             inside = whole & (first // SECTOR == sector)
-            self._hulls[sector].add_shapes(parts[inside], bounds[inside])
-        points = _finite(shapely.get_coordinates(parts[~whole]))
-        sectors = _bins(self._ground.longitude(points[:, 0])) // SECTOR
-        for sector in np.unique(sectors).tolist():
-            self._hulls[sector].add(points[sectors == sector])
+            self._hulls[sector].add_shapes(geometries[inside], bounds[inside])
+        self._spread(_finite(shapely.get_coordinates(geometries[~whole])))
+
+    def _span(self, bounds: _Floats) -> tuple[_Bins, _Bins]:
+        return _bins_between(self._ground.longitude(bounds[:, 0]), self._ground.longitude(bounds[:, 2]))
+
+    def _widen(self, bounds: _Floats) -> None:
+        np.minimum(self._native[:2], bounds[:, :2].min(axis=0), out=self._native[:2])
+        np.maximum(self._native[2:], bounds[:, 2:].max(axis=0), out=self._native[2:])
 
     def _built(self) -> tuple[Box, dict[str, Any]] | None:
         if self._finished is None and any(len(hull.points) for hull in self._hulls):
@@ -177,26 +198,27 @@ def footprint_from_points(
 
 
 def _wrapped(longitudes: _Floats) -> _Floats:
-    """Within ±180; what is there already, both ends included, stays."""
+    """Within ±180; what is there already, both ends included, stays, and what is beyond by rounding."""
     if longitudes.min(initial=0) >= -_HALF and longitudes.max(initial=0) <= _HALF:
         return longitudes
-    return np.where(np.abs(longitudes) <= _HALF, longitudes, (longitudes + _HALF) % _TURN - _HALF)
+    around = (longitudes + _HALF) % _TURN - _HALF
+    return np.where(np.abs(longitudes) <= _HALF + _ROUNDING, np.clip(longitudes, -_HALF, _HALF), around)
 
 
-def _bins(longitudes: _Floats) -> npt.NDArray[np.int64]:
+def _bins(longitudes: _Floats) -> _Bins:
     """Whole degrees from -180; 180 itself belongs to the last."""
     return np.minimum((_wrapped(longitudes) + _HALF).astype(np.int64), _DEGREES - 1)
 
 
-def _bins_between(west: _Floats, east: _Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _bins_between(west: _Floats, east: _Floats) -> tuple[_Bins, _Bins]:
     """First and last bin of intervals; the last is counted on beyond 359 where they cross."""
     first = _bins(west)
     beyond = _wrapped(west) + _HALF + np.minimum(east - west, _TURN)
-    last = np.maximum(first, np.ceil(beyond).astype(np.int64) - 1)
+    last = np.maximum(first, np.ceil(beyond - _ROUNDING).astype(np.int64) - 1)
     return first, np.minimum(last, first + _DEGREES - 1)
 
 
-def _covered(first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]) -> _Mask:
+def _covered(first: _Bins, last: _Bins) -> _Mask:
     changes = np.zeros(2 * _DEGREES + 1, np.int64)
     np.add.at(changes, first, 1)
     np.add.at(changes, last + 1, -1)
@@ -222,7 +244,10 @@ def _unrolled_at(points: _Floats, occupied: _Mask | None) -> _Floats:
     if occupied is None:
         occupied = np.zeros(_DEGREES, bool)
         occupied[_bins(longitudes)] = True
-    return np.column_stack([np.where(longitudes < _cut(occupied), longitudes + _TURN, longitudes), points[:, 1]])
+    cut = _cut(occupied)
+    # what ends right at the cut, and does not begin there, lies before it
+    before = (longitudes < cut) | ((longitudes == cut) & ~occupied[int(cut + _HALF)])
+    return np.column_stack([np.where(before & (cut > -_HALF), longitudes + _TURN, longitudes), points[:, 1]])
 
 
 # --- hulls -----------------------------------------------------------------------------------------------------
@@ -243,17 +268,17 @@ class _Hull:
             points = np.vstack([points, around])
         self.points = _thinned(_hull(np.vstack([self.points, points])))
 
-    def add_shapes(self, parts: Any, bounds: _Floats) -> None:
+    def add_shapes(self, geometries: Any, bounds: _Floats) -> None:
         """Take geometries and their bounds (n, 4): only those that can change the hull are looked into."""
-        if len(parts) > _FEW:
+        if len(geometries) > _FEW:
             corners = [bounds[:, at] for at in ([0, 1], [2, 1], [2, 3], [0, 3])]
             widest = np.unique(np.concatenate([_extreme_rows(corner) for corner in corners]))
-            self.add(_finite(shapely.get_coordinates(parts[widest])))
+            self.add(_finite(shapely.get_coordinates(geometries[widest])))
             around = _extremes(self.points)
             inside = np.logical_and.reduce([_inside(corner[:, 0], corner[:, 1], around) for corner in corners])
-            parts = parts[~inside]
-        if len(parts):
-            self.add(_finite(shapely.get_coordinates(parts)))
+            geometries = geometries[~inside]
+        if len(geometries):
+            self.add(_finite(shapely.get_coordinates(geometries)))
 
 
 def _convex(points: _Floats) -> Any:
@@ -272,7 +297,7 @@ def _hull(points: _Floats) -> _Floats:
     return np.asarray(shapely.get_coordinates(hull), float)
 
 
-def _extreme_rows(points: _Floats) -> npt.NDArray[np.int64]:
+def _extreme_rows(points: _Floats) -> _Bins:
     """Rows of the points that lie furthest in eight directions, counter-clockwise from the east."""
     x, y = points[:, 0], points[:, 1]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -336,6 +361,15 @@ class _Ground:
         zero, degree = self._linear or (0.0, 1.0)
         return x if (zero, degree) == (0.0, 1.0) else (x - zero) / degree
 
+    def wrapped(self, points: _Floats) -> _Floats:
+        """Points of a cylinder with longitudes within ±180."""
+        longitudes = self.longitude(points[:, 0])
+        within = _wrapped(longitudes)
+        if within is longitudes:
+            return points
+        zero, degree = self._linear or (0.0, 1.0)
+        return np.column_stack([zero + within * degree, points[:, 1]])
+
     def unrolled(self, hulls: Sequence[_Floats], cut: float) -> _Floats:
         """Points (n, 2) on the hull of hulls, in longitudes that do not jump, and latitudes.
 
@@ -346,10 +380,12 @@ class _Ground:
         if self._linear is None:
             return self._around(hulls[0])
         zero, degree = self._linear
-        points = np.vstack(hulls)
-        longitudes = _wrapped(self.longitude(points[:, 0]))
-        longitudes = np.where(longitudes < cut, longitudes + _TURN, longitudes)
-        hull = _hull(np.column_stack([longitudes, points[:, 1]]))
+        places: list[_Floats] = []
+        for sector, points in enumerate(hulls):
+            # by sector, as what ends right at its border is no part of the next
+            turn = _TURN if sector * SECTOR - _HALF < cut else 0.0
+            places.append(np.column_stack([self.longitude(points[:, 0]) + turn, points[:, 1]]))
+        hull = _hull(np.vstack(places))
         if not self._to_lonlat.needed:
             return hull
 
