@@ -1,20 +1,20 @@
 """A blob as a file in a private folder, for as long as it is needed.
 
-What belongs here: the copy, the look at the disk before it, and the proof that it is the blob as it was asked for.
-What does not: opening it (``open``), which happens in a worker process.
+What belongs here: what the copy is called, and the look at its first bytes.  What does not: copying and its proof
+(``stores.copying``), and opening it (``open``), which happens in a worker process.
 """
 
 import hashlib
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from geo_assets.errors import DiskFullError, RasterRefusedError, SourceChangedError
+from geo_assets.errors import RasterRefusedError
 from geo_assets.raster.formats import SNIFFED_BYTES, sniff
 from geo_assets.stores.blobs import BlobProperties, BlobStore
+from geo_assets.stores.copying import copy_blob, require_room
 
-__all__ = ["LocalCopy", "fetch", "require_room"]
+__all__ = ["LocalCopy", "fetch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,28 +64,5 @@ def fetch(
     stem = PurePosixPath(name).name[:7].upper() if form.driver == "SRTMHGT" else "raster"
     path = where / f"{stem}{form.suffix}"
     checksum = hashlib.sha256()
-    copied = 0
-    with path.open("wb") as file:
-        for part in blobs.open_stream(container, name):
-            file.write(part)
-            checksum.update(part)
-            copied += len(part)
-    after = blobs.head(container, name)
-    if copied != properties.size or after.etag != properties.etag:
-        raise SourceChangedError(f"{what} was replaced while it was being copied; run the job again")
+    copy_blob(blobs, container, properties, path, checksum)
     return LocalCopy(path=path, properties=properties, sha256=checksum.hexdigest())
-
-
-def require_room(folder: Path, needed: int, *, reserve_bytes: int, what: str) -> None:
-    """Make ``folder`` and refuse to begin where its disk cannot take ``needed`` bytes and keep the reserve.
-
-    Raises:
-        DiskFullError: says how much is missing.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if needed + reserve_bytes > free:
-        raise DiskFullError(
-            f"{what} needs {needed:,} bytes of temporary space and {reserve_bytes:,} are kept in reserve, but only"
-            f" {free:,} are free; free some, or put GEO_ASSETS_HOME on a larger disk"
-        )

@@ -1,0 +1,381 @@
+"""What GDAL does not notice, or does not mind, in a file of a format that is let in.
+
+What belongs here: files cut off, parts that do not fit together, and content that names other files, makes the reader
+contact others, or runs functions; all without GDAL.  What does not: which format it is (``formats``), zip files
+(``archives``), and whether features are good (``geometry``).
+
+Files are read in blocks or mapped, never held; the checks cost milliseconds but for KML, which is parsed once.
+"""
+
+import mmap
+import re
+import sqlite3
+import struct
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from xml.parsers import expat
+
+import numpy as np
+
+from geo_assets.errors import VectorRefusedError, VectorUnreadableError
+from geo_assets.vector.formats import FILEGDB, FLATGEOBUF, GEOPARQUET, GPKG, KML, SHAPEFILE, VectorFormat
+
+__all__ = ["check_content"]
+
+_BLOCK = 1024 * 1024
+
+
+def check_content(path: Path, form: VectorFormat) -> list[str]:
+    """Look at a file of this format without GDAL; returns notes for people.
+
+    Raises:
+        VectorUnreadableError: it is cut off or damaged.
+        VectorRefusedError: it names other files or addresses, or is not what its first bytes say.
+    """
+    check = _CHECKS.get(form.name)
+    return [] if check is None else check(path)
+
+
+# --- shapefile --------------------------------------------------------------------------------------------------
+
+_SHP_HEADER = 100
+_SHX_RECORD = 8
+_DBF_HEADER = 32
+
+
+def _check_shapefile(path: Path) -> list[str]:
+    shp, shx, dbf = (path.with_suffix(suffix) for suffix in (".shp", ".shx", ".dbf"))
+    notes = []
+    if (behind := _check_length(shp)) > 0:
+        notes.append(f"the .shp has {behind:,} bytes behind its end, which are not read")
+    _check_length(shx)
+    rows = _check_index(shx, shp.stat().st_size)
+    records = _check_dbf(dbf)
+    if rows != records:
+        raise VectorUnreadableError(
+            f"the shapefile's parts do not fit together: {rows:,} shapes in the .shx, {records:,} rows in the .dbf; one"
+            " of them is of another version"
+        )
+    if not path.with_suffix(".prj").exists():
+        notes.append("the shapefile has no .prj: it does not say in which CRS it is")
+    return notes
+
+
+def _check_length(path: Path) -> int:
+    """Bytes behind the end that the header tells."""
+    with path.open("rb") as file:
+        header = file.read(_SHP_HEADER)
+    if len(header) < _SHP_HEADER or header[:4] != b"\0\0\x27\x0a":
+        raise VectorUnreadableError(f"the shapefile's {path.suffix} has no whole header: it is cut off or damaged")
+    # in words of 16 bits; beyond 4 GB some writers let the number run into its sign
+    declared = 2 * struct.unpack_from(">I", header, 24)[0]
+    size = path.stat().st_size
+    if size < declared:
+        raise VectorUnreadableError(
+            f"the shapefile's {path.suffix} has {size:,} bytes where its header says {declared:,}: it is cut off"
+        )
+    return size - int(declared)
+
+
+def _check_index(shx: Path, shp_size: int) -> int:
+    """Rows by the index, all of which must lie within the ``.shp``."""
+    count = (shx.stat().st_size - _SHP_HEADER) // _SHX_RECORD
+    for at in range(0, count, _BLOCK):
+        found = np.fromfile(shx, ">u4", 2 * min(_BLOCK, count - at), offset=_SHP_HEADER + at * _SHX_RECORD)
+        start, length = found.reshape(-1, 2).astype("u8").T * 2
+        # a start of 0 is a shape that was taken out
+        outside = (start != 0) & ((start < _SHP_HEADER) | (start + length + 8 > shp_size))
+        if outside.any():
+            row = at + int(outside.argmax()) + 1
+            raise VectorUnreadableError(f"the shapefile is damaged: shape {row:,} lies beyond the end of the .shp")
+    return count
+
+
+def _check_dbf(path: Path) -> int:
+    """Rows of the table, all of which must be there."""
+    with path.open("rb") as file:
+        header = file.read(_DBF_HEADER)
+    if len(header) < _DBF_HEADER:
+        raise VectorUnreadableError("the shapefile's .dbf has no whole header: it is cut off or damaged")
+    rows, start, length = struct.unpack_from("<IHH", header, 4)
+    needed = start + rows * length
+    if (size := path.stat().st_size) < needed or start < _DBF_HEADER:
+        raise VectorUnreadableError(
+            f"the shapefile's .dbf has {size:,} bytes where its {rows:,} rows need {needed:,}: it is cut off"
+        )
+    return int(rows)
+
+
+# --- GeoPackage -------------------------------------------------------------------------------------------------
+
+_APPLICATION_IDS = frozenset({0x47504B47, 0x47503130, 0x47503131})  # GPKG, GP10, GP11
+_MODULES = frozenset({"rtree", "rtree_i32", "fts3", "fts4", "fts5"})
+_VIRTUAL = re.compile(r"\s*CREATE\s+VIRTUAL\s+TABLE.*?\sUSING\s+\W?(\w+)", re.IGNORECASE | re.DOTALL)
+_FORBIDDEN = frozenset({"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit", "zipfile", "randomblob"})
+_SQLITE_PAGES = 28
+_WRITE_AHEAD = 2
+
+
+def _check_gpkg(path: Path) -> list[str]:
+    notes = []
+    with path.open("rb") as file:
+        header = file.read(100)
+    write_ahead = len(header) == 100 and header[18] == _WRITE_AHEAD  # noqa: PLR2004 - the header's length
+    if write_ahead:
+        notes.append(
+            "the GeoPackage was uploaded with its write-ahead log open: rows that were in its -wal file only are"
+            " missing; close it in all programs before it is uploaded"
+        )
+    try:
+        _check_pages(path, header)
+        # immutable: no log or lock is looked for, and nothing is written
+        address = f"file:{urllib.parse.quote(str(path))}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            notes += _check_kind(connection, write_ahead=write_ahead)
+            _check_schema(connection)
+    except sqlite3.DatabaseError as error:
+        raise VectorUnreadableError(f"the GeoPackage is damaged, cut off or encrypted: {error}") from error
+    return notes
+
+
+def _check_pages(path: Path, header: bytes) -> None:
+    page = int.from_bytes(header[16:18], "big")
+    page = 65536 if page == 1 else page
+    pages = int.from_bytes(header[_SQLITE_PAGES : _SQLITE_PAGES + 4], "big")
+    current = header[24:28] == header[92:96]  # else the number of pages is an old one
+    size = path.stat().st_size
+    if current and size < pages * page:
+        raise VectorUnreadableError(
+            f"the GeoPackage has {size:,} bytes where its header says {pages * page:,}: it is cut off"
+        )
+
+
+def _check_kind(connection: sqlite3.Connection, *, write_ahead: bool) -> list[str]:
+    (found,) = connection.execute("PRAGMA application_id").fetchone()
+    names = {name.lower() for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if "gpkg_contents" not in names:
+        what = next(
+            (what for name, what in (("tiles", "MBTiles"), ("spatial_ref_sys", "SpatiaLite")) if name in names), None
+        )
+        why = "; its tables may lie in a -wal file that was not uploaded" if write_ahead and not names else ""
+        raise VectorRefusedError(
+            f"the file is a SQLite database{f' ({what})' if what else ''}, but no GeoPackage: it has no table"
+            f" gpkg_contents{why}"
+        )
+    if found not in _APPLICATION_IDS:
+        return ["the file does not say that it is a GeoPackage, but has the tables of one"]
+    return []
+
+
+def _check_schema(connection: sqlite3.Connection) -> None:
+    """Refuse tables and views that do more than hold rows of this database."""
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
+    for kind, name, sql in rows:
+        if not isinstance(name, str) or "\0" in name:
+            raise VectorRefusedError(f"the GeoPackage has a {kind} with an impossible name: {name!a}")
+        module = _VIRTUAL.match(sql or "")
+        if module is not None and module[1].lower() not in _MODULES:
+            raise VectorRefusedError(f"the GeoPackage has a virtual table {name!a} (module {module[1]!a})")
+    connection.set_authorizer(_authorize)
+    for kind, name, sql in rows:
+        if sql is None or _VIRTUAL.match(sql):
+            continue
+        # preparing is enough: functions that SQLite does not have are unknown, and others the authorizer sees
+        quoted = name.replace('"', '""')
+        try:
+            connection.execute(f'EXPLAIN SELECT * FROM "{quoted}"').close()  # noqa: S608 - an identifier, quoted
+        except sqlite3.DatabaseError as error:
+            if kind == "view" or "no such function" in str(error) or "prohibited" in str(error):
+                raise VectorRefusedError(
+                    f"the {kind} {name!a} of the GeoPackage is not opened, as it does more than name columns: {error};"
+                    " save it as a table"
+                ) from error
+            raise
+    connection.set_authorizer(None)
+
+
+def _authorize(action: int, _: str | None, function: str | None, *__: str | None) -> int:
+    if action == sqlite3.SQLITE_FUNCTION and (function or "").lower() in _FORBIDDEN:
+        return sqlite3.SQLITE_DENY
+    return sqlite3.SQLITE_OK
+
+
+# --- KML ----------------------------------------------------------------------------------------------------------
+
+_SUSPICIOUS = re.compile(rb"NetworkLink|GroundOverlay|PhotoOverlay|ScreenOverlay")
+_OVERLAYS = frozenset({"GroundOverlay", "PhotoOverlay", "ScreenOverlay"})
+_OVERLAP = 32
+
+
+class _Kml:
+    """A parser that takes what libkml may be given."""
+
+    def __init__(self, *, thorough: bool) -> None:
+        self._thorough = thorough
+        self._depth = 0
+        self.overlays: set[str] = set()
+        self.parser = expat.ParserCreate()
+        self.parser.StartDoctypeDeclHandler = self._doctype
+        self.parser.EntityDeclHandler = self._doctype
+        self.parser.ExternalEntityRefHandler = self._doctype
+        self.parser.StartElementHandler = self._start
+
+    def _doctype(self, *_: object) -> int:
+        raise VectorRefusedError(
+            "the KML has a DOCTYPE, which can name other files and make a small text huge (entities); remove it"
+        )
+
+    def _start(self, name: str, _: dict[str, str]) -> None:
+        local = name.rpartition(":")[2]
+        if not self._depth and local != "kml":
+            raise VectorRefusedError(f"the file is an XML text that is no KML: its root is {name!a}")
+        self._depth = 1
+        if local == "NetworkLink":
+            raise VectorRefusedError(
+                "the KML has a NetworkLink: it names what lies elsewhere, and only files with their own features are"
+                " opened; save the places themselves as KML"
+            )
+        if local in _OVERLAYS:
+            self.overlays.add(local)
+        if not self._thorough:
+            # most files have nothing more to be seen, and without a handler the parser is many times as fast
+            self.parser.StartElementHandler = None
+
+
+def _check_kml(path: Path) -> list[str]:
+    reader = _Kml(thorough=_is_suspicious(path))
+    try:
+        for part in _blocks(path):
+            reader.parser.Parse(part, False)  # noqa: FBT003 - no name for it
+        reader.parser.Parse(b"", True)  # noqa: FBT003 - no name for it
+    except (expat.ExpatError, ValueError, LookupError) as error:
+        raise VectorUnreadableError(f"the KML is damaged or cut off: {error}") from error
+    return [f"the KML's {name}s are not read: they are pictures" for name in sorted(reader.overlays)]
+
+
+def _is_suspicious(path: Path) -> bool:
+    """Whether there may be elements to look at; always where the text is not of single bytes."""
+    before = b""
+    for part in _blocks(path):
+        if b"\0" in part or _SUSPICIOUS.search(before + part):
+            return True
+        before = part[-_OVERLAP:]
+    return False
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while part := file.read(_BLOCK):
+            yield part
+
+
+# --- FlatGeobuf -------------------------------------------------------------------------------------------------
+
+_MAGIC_BYTES = 8
+_MOST_HEADER = 10 * 1024 * 1024
+_NODE_BYTES = 40
+
+
+def _check_flatgeobuf(path: Path) -> list[str]:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            return _check_features(content)
+        except (struct.error, IndexError) as error:
+            raise VectorUnreadableError("the FlatGeobuf's header is damaged or cut off") from error
+
+
+def _check_features(content: mmap.mmap) -> list[str]:
+    (length,) = struct.unpack_from("<I", content, _MAGIC_BYTES)
+    start = _MAGIC_BYTES + 4
+    if not 8 <= length <= _MOST_HEADER or start + length > len(content):  # noqa: PLR2004 - an empty table
+        raise VectorUnreadableError("the FlatGeobuf's header is damaged or cut off")
+    declared = _field(content, start, 8, "<Q", 0)
+    node = _field(content, start, 9, "<H", 16)
+    at = start + length + _index_bytes(declared, node)
+    size = len(content)
+    if at > size:
+        raise VectorUnreadableError(
+            f"the FlatGeobuf says it has {declared:,} features, whose index alone would need {at:,} bytes; it has"
+            f" {size:,}: it is damaged or cut off"
+        )
+    found = 0
+    while at + 4 <= size:
+        at += 4 + int.from_bytes(content[at : at + 4], "little")
+        found += 1
+    if at != size:
+        raise VectorUnreadableError(f"the FlatGeobuf ends within feature {found:,}: it is cut off")
+    if declared not in (0, found):
+        raise VectorUnreadableError(
+            f"the FlatGeobuf says it has {declared:,} features, and has {found:,}: it is damaged or cut off"
+        )
+    return []
+
+
+def _field(content: mmap.mmap, start: int, number: int, form: str, default: int) -> int:
+    """One scalar of the header's table, as flatbuffers keep them."""
+    table = start + int(struct.unpack_from("<I", content, start)[0])
+    vtable = table - int(struct.unpack_from("<i", content, table)[0])
+    if not start <= vtable < table + _MOST_HEADER:
+        raise IndexError(vtable)
+    (length,) = struct.unpack_from("<H", content, vtable)
+    if 4 + 2 * number >= length:
+        return default
+    (offset,) = struct.unpack_from("<H", content, vtable + 4 + 2 * number)
+    return int(struct.unpack_from(form, content, table + offset)[0]) if offset else default
+
+
+def _index_bytes(features: int, node: int) -> int:
+    """Bytes of the packed R-tree."""
+    if not features or not node:
+        return 0
+    nodes, level = features, features
+    while level > 1:
+        level = -(-level // max(node, 2))
+        nodes += level
+    return nodes * _NODE_BYTES
+
+
+# --- GeoParquet ---------------------------------------------------------------------------------------------------
+
+_FOOTER = struct.Struct("<I4s")
+
+
+def _check_parquet(path: Path) -> list[str]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _FOOTER.size))
+        last = file.read()
+    length, magic = _FOOTER.unpack(last) if len(last) == _FOOTER.size else (0, b"")
+    if magic == b"PARE":
+        raise VectorRefusedError("the Parquet file has an encrypted footer; upload it without encryption")
+    if magic != b"PAR1" or length + _FOOTER.size + 4 > size:
+        raise VectorUnreadableError("the Parquet file has no whole footer: it is cut off or damaged")
+    return []
+
+
+# --- FileGDB ------------------------------------------------------------------------------------------------------
+
+
+def _check_filegdb(path: Path) -> list[str]:
+    there = {entry.name.lower(): entry.stat().st_size for entry in path.iterdir()}
+    if "a00000001.gdbtable" not in there:
+        raise VectorUnreadableError("the file geodatabase lacks a00000001.gdbtable, the list of its tables")
+    lacking = sorted(
+        name for name in there if name.endswith(".gdbtable") and name.replace(".gdbtable", ".gdbtablx") not in there
+    )
+    if lacking:
+        raise VectorUnreadableError(f"the file geodatabase lacks the .gdbtablx of {', '.join(lacking[:5])}")
+    return []
+
+
+_CHECKS: dict[str, Callable[[Path], list[str]]] = {
+    SHAPEFILE.name: _check_shapefile,
+    GPKG.name: _check_gpkg,
+    KML.name: _check_kml,
+    FLATGEOBUF.name: _check_flatgeobuf,
+    GEOPARQUET.name: _check_parquet,
+    FILEGDB.name: _check_filegdb,
+}
