@@ -17,7 +17,9 @@ opens the copy.  It takes and returns plain dicts, and leaves what it prepared a
 - ``ogr_layers``, ``csv_layers``, ``geojson_layers``, ``parquet_layers``: the readers.
 - ``text_files``, ``text_values``: encodings, and types of values, where a file has nothing but text.
 - ``columns``: names and types of columns, made fit for a table.
-- ``wkb``: geometry as bytes: types, boxes, promotion, without building objects.
+- ``wkb``: geometry as bytes: types, promotion, dimensions, without building objects where that is enough.
+- ``coordinates``: reprojection, and whether numbers can be coordinates in a CRS.
+- ``dateline``: what crosses the antimeridian or goes round a pole, cut there.
 - ``geometry``: geometries checked, repaired and reprojected, every change counted.
 - ``footprint``: boxes and outlines in longitude and latitude.
 - ``table_map``: the picture of a table.

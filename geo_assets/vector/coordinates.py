@@ -7,16 +7,19 @@ Coordinates are always in the order east, north, whatever the axes of a CRS: tha
 """
 
 import functools
+import math
+import warnings
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyproj
 from pyproj.exceptions import ProjError
+from pyproj.transformer import TransformerGroup
 
 from geo_assets.errors import VectorRefusedError
 
-__all__ = ["Reprojection", "crs_label", "explain_impossible", "impossible", "layer_doubt"]
+__all__ = ["Reprojection", "crs_label", "explain_impossible", "impossible", "in_degrees", "layer_doubt"]
 
 _FAR_DEGREES: Final = 10.0
 """How far outside its area of use a CRS may be used before anybody is told."""
@@ -24,6 +27,8 @@ _METRES: Final = 1000.0
 """Beyond so many degrees a number is no mistyped degree."""
 _POLAR: Final = 85.0
 _SAMPLE: Final = 1000
+_MOST: Final = 0.9
+"""Share of a layer that counts as all of it."""
 _TOLERANCE: Final = 1e-9
 
 type Floats = npt.NDArray[np.float64]
@@ -51,6 +56,7 @@ class Reprojection:
             transformer = _transformer(self.source, self.target)
             # nothing to compute between, say, ETRS89 and WGS 84, so bytes can stay
             self._transformer = None if transformer.definition.startswith("proj=noop") else transformer
+            notes += _missing_grids(self.source, self.target)
         self.notes = tuple(notes)
         """What somebody should know of it."""
 
@@ -97,11 +103,28 @@ def _transformer(source: pyproj.CRS, target: pyproj.CRS) -> pyproj.Transformer:
         ) from error
 
 
+def _missing_grids(source: pyproj.CRS, target: pyproj.CRS) -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ways = TransformerGroup(source, target, always_xy=True)
+    if ways.best_available or not ways.unavailable_operations or not ways.transformers:
+        return []
+    best, used = ways.unavailable_operations[0], ways.transformers[0]
+    exact = f"{best.name} ({best.accuracy:g} m) needs grid files that are not installed"
+    return [f"{exact}; without, places are right to about {used.accuracy:g} m"]
+
+
+def in_degrees(crs: pyproj.CRS) -> bool:
+    """Whether coordinates are degrees of longitude and latitude."""
+    return bool(crs.is_geographic) and crs.axis_info[0].unit_name == "degree"
+
+
 def impossible(xy: Floats, crs: pyproj.CRS) -> Mask | None:
     """Which coordinates (n, 2) cannot be any in this CRS; ``None``: all can."""
     if crs.is_geographic:
-        with np.errstate(invalid="ignore"):
-            good = (np.abs(xy[:, 0]) <= 360 + _TOLERANCE) & (np.abs(xy[:, 1]) <= 90 + _TOLERANCE)
+        # a quarter turn in the unit of the CRS, which may be the grad
+        quarter = math.pi / 2 / crs.axis_info[0].unit_conversion_factor + _TOLERANCE
+        good = (np.abs(xy[:, 0]) <= 4 * quarter) & (np.abs(xy[:, 1]) <= quarter)
     elif np.isfinite(xy).all():
         return None
     else:
@@ -123,8 +146,6 @@ def explain_impossible(xy: Floats, reprojection: Reprojection) -> str:
     x, y = np.abs(finite[:, 0]), np.abs(finite[:, 1])
     if not source.is_geographic:
         target = crs_label(reprojection.target)
-        if _inside_share(finite[:_SAMPLE, ::-1], source, 0.0) == 1:
-            return f"do not transform to {target} but would as northing, easting: x and y look swapped; exchange them"
         return f"do not transform to {target}: is {crs_label(source)} the CRS they are in?"
     if (x <= 90).all() and (y <= 360).all():  # noqa: PLR2004
         return "look like latitude and longitude swapped: x must be the longitude; exchange them"
@@ -146,11 +167,9 @@ def layer_doubt(xy: Floats, crs: pyproj.CRS) -> str | None:
         doubt = _degrees(xy, crs)
         if doubt is not None:
             return doubt
-    area = crs.area_of_use
-    if area is None or area.west >= area.east or area.east - area.west > 350:  # noqa: PLR2004
-        return None
     sample = xy[:: max(1, len(xy) // _SAMPLE)]
-    if _inside_share(sample, crs, _FAR_DEGREES) == 0 and _inside_share(sample[:, ::-1], crs, 0.0) == 1:
+    far = _inside_share(sample, crs, _FAR_DEGREES) < 1 - _MOST
+    if far and _inside_share(sample[:, ::-1], crs, 0.0) > _MOST:
         pair = "latitude and longitude" if crs.is_geographic else "x and y"
         return (
             f"all lie far outside the area where {crs_label(crs)} is used, and inside it when exchanged:"
@@ -167,12 +186,13 @@ def _degrees(xy: Floats, crs: pyproj.CRS) -> str | None:
     low, high = xy.min(axis=0), xy.max(axis=0)
     if low[0] < -180 or high[0] > 180 or low[1] < -90 or high[1] > 90 or not xy.any():  # noqa: PLR2004
         return None
-    if crs.to_authority() is None or crs.axis_info[0].unit_name == "degree":
+    if crs.to_authority() is None:
         return None
     place = _lonlat(np.zeros((1, 2)), crs)
     if place is not None and abs(place[0, 1]) > _POLAR:
         return None
-    return f"look like degrees in a CRS of {crs.axis_info[0].unit_name}s, {crs_label(crs)}: give the CRS they are in"
+    unit = crs.axis_info[0].unit_name
+    return f"look like degrees, but the unit of {crs_label(crs)} is the {unit}: give the CRS they are in"
 
 
 def _lonlat(xy: Floats, crs: pyproj.CRS) -> Floats | None:
@@ -183,12 +203,19 @@ def _lonlat(xy: Floats, crs: pyproj.CRS) -> Floats | None:
     return np.column_stack(_transformer(crs, crs.geodetic_crs.to_2d()).transform(xy[:, 0], xy[:, 1]))
 
 
+@functools.lru_cache(maxsize=64)
+def _area(crs: pyproj.CRS) -> tuple[float, float, float, float] | None:
+    """West, south, east and north of where a CRS is used, if that is known and does not cross the antimeridian."""
+    # WKT without it may still name a CRS that is known
+    authority = crs.to_authority()
+    area = (pyproj.CRS.from_authority(*authority) if authority else crs).area_of_use
+    return None if area is None or area.west >= area.east else area.bounds
+
+
 def _inside_share(xy: Floats, crs: pyproj.CRS, margin: float) -> float:
     """Share of the coordinates within ``margin`` degrees of the area where a CRS is used; NaN: it is not known."""
-    area, place = crs.area_of_use, _lonlat(xy, crs)
-    if area is None or place is None or area.west >= area.east:
+    area, place = _area(crs), _lonlat(xy, crs)
+    if area is None or place is None:
         return float("nan")
-    lon, lat = place[:, 0], place[:, 1]
-    inside = (lon >= area.west - margin) & (lon <= area.east + margin)
-    inside &= (lat >= area.south - margin) & (lat <= area.north + margin)
-    return float(inside.mean())
+    inside = (place >= np.subtract(area[:2], margin)) & (place <= np.add(area[2:], margin))
+    return float(inside.all(axis=1).mean())

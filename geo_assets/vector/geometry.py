@@ -22,7 +22,7 @@ from shapely.errors import GEOSException
 
 from geo_assets.errors import ParameterError, VectorRefusedError
 from geo_assets.vector import dateline, wkb
-from geo_assets.vector.coordinates import Reprojection, explain_impossible, impossible, layer_doubt
+from geo_assets.vector.coordinates import Reprojection, explain_impossible, impossible, in_degrees, layer_doubt
 from geo_assets.vector.table import Dimensions
 
 __all__ = [
@@ -80,7 +80,8 @@ class GeometryOptions:
     """Self-intersections, open rings and the like. Repair keeps the structure; what collapses (an area without area) is
     dropped. Open rings are closed even where invalid ones are kept, and what cannot be read at all is dropped."""
     impossible_coordinates: Literal["refuse", "drop"] = "refuse"
-    """Rows with NaN, infinity, or what cannot be a place in the CRS."""
+    """Rows with NaN, infinity, or what cannot be a place in the CRS. A layer whose coordinates all contradict its CRS
+    (degrees in metres, both exchanged) is refused either way."""
     collections: Literal["refuse", "split"] = "refuse"
     """GeometryCollections; split, a row becomes one a dimension, all its points, all its lines, all its areas."""
     mixed_dimensions: Literal["refuse", "split"] = "refuse"
@@ -178,7 +179,7 @@ class _Live:
     """Had an open ring, which is closed by now."""
 
     across: _Mask
-    """Crossed the antimeridian, and has longitudes beyond it for a while."""
+    """Has, or for a while had, longitudes beyond the antimeridian."""
 
     @property
     def flags(self) -> tuple[_Mask, _Mask, _Mask]:
@@ -209,8 +210,8 @@ class GeometryPreparer:
     def __init__(self, options: GeometryOptions, *, source_crs: pyproj.CRS, target_crs: pyproj.CRS) -> None:
         self.options = options
         self._reprojection = Reprojection(source_crs, target_crs)
-        self._source_degrees = bool(self._reprojection.source.is_geographic)
-        self._target_degrees = bool(self._reprojection.target.is_geographic)
+        self._source_degrees = in_degrees(self._reprojection.source)
+        self._target_degrees = in_degrees(self._reprojection.target)
         self._tallies = {name: _Tally() for name in _CHANGES}
         self._kinds = {dimension: _Kind() for dimension in (POINT, LINE, AREA)}
         self._reasons: Counter[str] = Counter()
@@ -280,10 +281,12 @@ class GeometryPreparer:
     def report(self) -> dict[str, Any]:
         """The account, as plain JSON.
 
-        Each change has a ``count`` and ``examples``, the numbers of the first rows it happened to; a row can be in
-        several.  Rows add up: ``rows_out = rows_in + rows_added - rows_dropped``, where ``rows_added`` are those that
-        splitting collections made, and ``rows_dropped`` is the sum of ``collapsed`` and ``dropped_invalid``, of
-        ``impossible``, and of ``null`` and ``empty`` unless these are kept.
+        Each change has a ``count`` and ``examples``, the numbers of the first rows it happened to (but for
+        ``flattened`` and ``filled_z``, which are known at the end only); a row can be in several.
+
+        Rows add up: ``rows_out = rows_in + rows_added - rows_dropped``, where ``rows_added`` are those that splitting
+        collections made, and ``rows_dropped`` is the sum of ``collapsed``, ``dropped_invalid`` and ``impossible``, and
+        of ``null`` and ``empty`` unless these are kept.
         """
         facts = [self.facts(dimension) for dimension in self._kinds]
         flattened, filled = sum(one.flattened for one in facts), sum(one.filled_z for one in facts)
@@ -579,14 +582,14 @@ class GeometryPreparer:
         at = beyond & points
         if at.any():
             live.put(at, wkb.moved(live.geometries[at], lambda xy: np.column_stack([_wrapped(xy[:, 0]), xy[:, 1]])))
+            live.across |= at
         for row in np.flatnonzero(beyond & ~points):
             self._cut(live, int(row))
-        changed = beyond | live.across
-        if changed.any():
+        if live.across.any():
             west, _, east, _ = shapely.bounds(live.geometries).T
-            cut = changed & ~points & (west == -180) & (east == 180)  # noqa: PLR2004
+            cut = live.across & ~points & (west == -180) & (east == 180)  # noqa: PLR2004
             self._count("split_antimeridian", live.source[cut])
-            self._count("wrapped_longitudes", live.source[changed & ~cut])
+            self._count("wrapped_longitudes", live.source[live.across & ~cut])
 
     def _cut(self, live: _Live, at: int) -> None:
         whole = live.geometries[at]
@@ -595,6 +598,7 @@ class GeometryPreparer:
                 return
             whole = _repaired(np.array([whole], object))[0]
         live.put(at, dateline.within_range(whole))
+        live.across[at] = True
 
     def _orient(self, live: _Live, dimension: npt.NDArray[np.uint8]) -> None:
         areas = np.flatnonzero(dimension == AREA)

@@ -382,14 +382,22 @@ def test_fault_25_latitude_and_longitude_swapped(point: str) -> None:
     assert Prepared(["POINT (1 2)", point], impossible_coordinates="drop").changes == {"impossible": (1, [2])}
 
 
+ESRI_WKT = pyproj.CRS.from_epsg(25832).to_wkt("WKT1_ESRI")
+
+
 @pytest.mark.parametrize(
-    ("crs", "points"), [(4258, ["POINT (48 11)", "POINT (52 8)"]), (25832, ["POINT (5300000 500000)"])]
+    ("crs", "points"),
+    [
+        (4258, ["POINT (48 11)", "POINT (52 8)"]),
+        (25832, ["POINT (5300000 500000)"]),
+        (ESRI_WKT, ["POINT (5300000 500000)"]),
+    ],
 )
 def test_fault_25_swapped_in_a_crs_of_a_region(crs: int, points: list[str]) -> None:
     error = refused(points, source=crs)
     assert error.code == "COORDINATES_CONTRADICT_CRS"
     assert "swapped" in str(error)
-    assert f"EPSG:{crs}" in str(error)
+    assert f"EPSG:{crs if crs == 4258 else 25832}" in str(error)
 
 
 def test_fault_25_metres_in_degrees() -> None:
@@ -403,7 +411,7 @@ def test_fault_25_degrees_in_metres(crs: int) -> None:
     for point in ("POINT (11 48)", "LINESTRING (11 48, 12 49)"):
         error = refused([point], source=crs)
         assert error.code == "COORDINATES_CONTRADICT_CRS"
-        assert f"look like degrees in a CRS of metres, EPSG:{crs}" in str(error)
+        assert f"look like degrees, but the unit of EPSG:{crs} is the metre" in str(error)
 
 
 @pytest.mark.parametrize("crs", [3031, "+proj=laea +lat_0=48 +lon_0=11 +type=crs"])
@@ -451,6 +459,18 @@ def test_fault_25_axis_order_and_reprojection_as_geopandas(crs: Any, xy: tuple[f
         assert (x, y) == pytest.approx((11.58, 48.14), abs=0.2)
 
 
+def test_fault_25_grads_are_no_degrees() -> None:
+    found = Prepared(["POINT (0 50)", "POINT (0 99)"], source=4807)
+    assert shapely.get_coordinates(found.geometries).tolist()[0] == pytest.approx([2.337, 45], abs=0.01)
+    assert refused(["POINT (0 101)"], source=4807).code == "COORDINATES_CONTRADICT_CRS"
+
+
+def test_fault_25_a_grid_that_is_not_here_is_said() -> None:
+    found = Prepared(["POINT (4468000 5333000)"], source=31468)
+    assert any("needs grid files that are not installed" in note for note in found.report["notes"])
+    assert Prepared(["POINT (500000 5300000)"], source=25832).report["notes"] == []
+
+
 def test_fault_25_compound_crs_leaves_heights_alone_and_says_so() -> None:
     found = Prepared(["POINT Z (691607 5334760 520)"], source="EPSG:25832+7837")
     assert shapely.get_z(found.geometries[0]) == 520
@@ -492,6 +512,10 @@ def test_fault_27_longitudes_from_0_to_360() -> None:
     found = Prepared(["MULTIPOINT ((190 5), (10 5))", "LINESTRING ZM (200 1 2 3, 210 2 3 4)", SQUARE])
     assert found.wkt == ["MULTIPOINT ((-170 5), (10 5))", "LINESTRING ZM (-160 1 2 3, -150 2 3 4)", SQUARE]
     assert found.changes["wrapped_longitudes"] == (2, [1, 2])
+    shifted = Prepared(["POLYGON ((180 0, 200 0, 200 10, 180 10, 180 0))", "LINESTRING (-180 0, -180 10, 180 20)"])
+    assert shapely.bounds(shifted.geometries[0]).tolist() == [-180, 0, -160, 10]
+    on_line = Prepared(["MULTILINESTRING ((180 0, 180 1), (190 0, 200 0))"])
+    assert on_line.wkt == ["MULTILINESTRING ((180 0, 180 1), (-170 0, -160 0))"]
     world = Prepared(["POLYGON ((0 -90, 360 -90, 360 90, 0 90, 0 -90))"])
     assert shapely.equals(world.geometries[0], shapely.box(-180, -90, 180, 90))
     kept = Prepared(["POINT (190 5)", "LINESTRING (170 0, 190 10)"], antimeridian=False)
@@ -567,6 +591,12 @@ def test_fault_27_areas_round_a_pole(pole: int, clockwise: bool) -> None:  # noq
     assert found.changes["split_antimeridian"] == (2, [1, 2])
 
 
+def test_fault_27_an_invalid_area_round_a_pole() -> None:
+    spike = "POLYGON ((0 60, 90 60, 90 50, 90 60, 180 60, -90 60, 0 60))"
+    found = Prepared([spike])
+    assert shapely.equals(found.geometries[0], shapely.box(-180, 60, 180, 90))
+
+
 @pytest.mark.parametrize(("crs", "pole"), [(3031, -90), (3413, 90)])
 def test_fault_27_a_polar_projection(crs: int, pole: int) -> None:
     cap = shapely.Point(0, 0).buffer(1_000_000)
@@ -590,6 +620,16 @@ def test_cutting_agrees_with_the_antimeridian_library(lon: int, lat: int, corner
         expected = antimeridian.fix_polygon(shapely.Polygon(ring), great_circle=False)
     found = Prepared(wkb.from_shapely([shapely.Polygon(ring)]), invalid_geometries="keep")
     assert shapely.symmetric_difference(found.geometries[0], shapely.make_valid(expected)).area < 1e-4
+
+
+def test_fault_27_invalid_areas_across_the_antimeridian() -> None:
+    bow_tie = ["POLYGON ((170 0, 190 10, 170 10, 190 0, 170 0))"]
+    kept = Prepared(bow_tie, invalid_geometries="keep", orient=False)
+    assert kept.result.wkb is kept.column
+    assert kept.changes == {"kept_invalid": (1, [1])}
+    repaired = Prepared(bow_tie)
+    assert repaired.geometries[0].area == pytest.approx(100)
+    assert repaired.changes == {"repaired": (1, [1]), "split_antimeridian": (1, [1])}
 
 
 # winding
