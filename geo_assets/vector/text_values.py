@@ -18,16 +18,22 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-__all__ = ["WHOLE", "fit", "infer", "misfit", "wider"]
+__all__ = ["JSON", "MOMENTS", "WHOLE", "fit", "infer", "misfit", "wider"]
 
 WHOLE = pa.decimal128(38, 0)
 """Whole numbers beyond 64 bits."""
 
 pc: Any = pyarrow.compute  # whose stubs know fewer overloads than it has
 
+JSON = pa.json_()
+"""Text that is JSON: any value."""
+
 _TIMESTAMP = pa.timestamp("us")
 _TIMESTAMPTZ = pa.timestamp("us", tz="UTC")
-_KINDS = (pa.bool_(), pa.int64(), WHOLE, pa.float64(), pa.date32(), _TIMESTAMP, _TIMESTAMPTZ)
+MOMENTS: tuple[pa.DataType, ...] = (pa.date32(), _TIMESTAMP, _TIMESTAMPTZ)
+"""Dates and times."""
+
+_KINDS: tuple[pa.DataType, ...] = (pa.bool_(), pa.int64(), WHOLE, pa.float64(), *MOMENTS)
 _TRUE = pa.array(["true", "True", "TRUE"])
 _BOOLEANS = pa.array(["true", "True", "TRUE", "false", "False", "FALSE"])
 _FEW = 128
@@ -38,19 +44,20 @@ _LAST_MOMENT = 253_402_300_800_000_000  # 10000-01-01
 _ZERO, _NINE, _MINUS, _PLUS, _POINT = b"09-+."
 
 
-def infer(values: pa.StringArray, *, comma: bool = False) -> pa.DataType:
+def infer(values: pa.StringArray, *, comma: bool = False, among: tuple[pa.DataType, ...] = _KINDS) -> pa.DataType:
     """Tell the narrowest type that takes all values.
 
     Args:
         values: as the file has them, null where there is none.
         comma: numbers have a decimal comma.
+        among: types that come into question, from narrow to wide; text always does.
 
     Returns:
         The type; ``pa.null()`` where there is no value.
     """
     if values.null_count == len(values):
         return pa.null()
-    for kind in _KINDS:
+    for kind in among:
         fitted = fit(values, kind, comma=comma)
         if fitted is not None:
             return kind if _says_something(fitted) else pa.string()
@@ -110,6 +117,8 @@ def _says_something(values: "pa.Array[Any]") -> bool:
 def wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     """Tell the narrowest type that takes the values of both."""
     kinds = {one, other} - {pa.null()}
+    if JSON in kinds:
+        return JSON
     if not kinds:
         return pa.null()
     if len(kinds) == 1:
