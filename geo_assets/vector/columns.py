@@ -1,7 +1,7 @@
 """Names and types of columns and tables, made fit for a database, and values made fit for their columns.
 
-What belongs here: the one sanitiser of identifiers, which type of column takes an attribute, and the casts of a batch.
-What does not: SQL (``stores``), finding out types from text (the readers), geometry.
+What belongs here: the one sanitiser of identifiers, which type of column takes an attribute, the casts of a batch, and
+a few rows as people read them.  What does not: SQL (``stores``), finding out types from text (the readers), geometry.
 
 Names are made for PostgreSQL, the strictest of our stores: at most 63 bytes, lower case, no word that would need
 quotes.  Values, too: PostgreSQL holds no NUL character, no invalid UTF-8, no NaN in JSON and no year 300,000.  Whatever
@@ -20,15 +20,18 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute
+import shapely
 
 from geo_assets.errors import ParameterError, VectorRefusedError
 from geo_assets.vector.layers import SourceField
 from geo_assets.vector.table import ID_COLUMN, Column, ColumnType
+from geo_assets.vector.wkb import TYPE_NAMES, kinds_of
 
 __all__ = [
     "MOST_BYTES",
     "RESERVED",
     "Report",
+    "RowSample",
     "check_table_name",
     "column_type",
     "name_columns",
@@ -62,6 +65,8 @@ pc: Final[Any] = pyarrow.compute
 _NEVER_LOOKED_AT = 1000
 """Characters of a name beyond which nothing would be left of it anyway."""
 _DIGEST = 8
+_EXACT_WHOLE = 2**53
+"""Beyond, JavaScript shows another number."""
 _BEFORE_WORD, _BEFORE_DIGIT = "f_", "col_"
 
 
@@ -476,3 +481,75 @@ class _JsonReading:
         if isinstance(value, dict):
             return {self._plain(key): self._plain(inner) for key, inner in value.items()}
         return [self._plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+# --- rows to look at -------------------------------------------------------------------------------------------
+
+_SHOWN_ROWS: Final = 10
+_SHOWN_CHARACTERS: Final = 60
+_SHOWN_WKB: Final = 4096
+"""Bytes of a geometry beyond which only its type is shown; nobody reads more."""
+
+
+class RowSample:
+    """The first rows of a table as plain JSON values, short enough to be shown.
+
+    Args:
+        columns: of the table.
+        geometry: name of its geometry column; ``None``: it has none.
+        rows: how many.
+    """
+
+    def __init__(self, columns: Sequence[Column], *, geometry: str | None = None, rows: int = _SHOWN_ROWS) -> None:
+        self._names = [ID_COLUMN, *(column.name for column in columns)]
+        self._geometry = geometry
+        self._most = rows
+        self.rows: list[dict[str, Any]] = []
+        """Name → value: numbers, booleans and null as they are, all else as text, cut at 60 characters."""
+
+    def add(self, chunk: pa.RecordBatch) -> None:
+        """Take rows of the table as they travel: the id, the attributes, the geometry as WKB."""
+        missing = self._most - len(self.rows)
+        if missing <= 0:
+            return
+        first = chunk.slice(0, missing)
+        shown = {name: [_shown(value) for value in _values(first.column(name))] for name in self._names}
+        if self._geometry is not None and self._geometry in first.schema.names:
+            shown[self._geometry] = [_wkt(value) for value in first.column(self._geometry).to_pylist()]
+        self.rows += [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
+
+
+def _values(array: Any) -> list[Any]:
+    """Python values; times as text, as Python knows no year before 1 or after 9999."""
+    if pa.types.is_timestamp(array.type):
+        zone = "" if array.type.tz is None else "Z"
+        return [None if value is None else f"{value.replace(' ', 'T')}{zone}" for value in _moments(array)]
+    return list((array.cast(pa.string()) if pa.types.is_temporal(array.type) else array).to_pylist())
+
+
+def _moments(array: Any) -> list[str | None]:
+    # a cast to text would look for the zone's rules, and there may be none on the machine
+    return list(array.view(pa.timestamp(array.type.unit)).cast(pa.string()).to_pylist())
+
+
+def _shown(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) <= _EXACT_WHOLE else str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return _short(value.hex() if isinstance(value, bytes) else str(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
+
+
+def _wkt(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    if len(value) > _SHOWN_WKB:
+        kind = int(kinds_of(pa.array([value], pa.binary()))[0])
+        return f"{TYPE_NAMES[kind % 1000].upper()} ({len(value):,} bytes)"
+    return _short(str(shapely.to_wkt(shapely.from_wkb(value), rounding_precision=6, output_dimension=4)))

@@ -31,7 +31,7 @@ import shapely.geometry
 from geo_assets.vector.coordinates import Reprojection
 from geo_assets.vector.wkb import points_of, to_shapely
 
-__all__ = ["MOST_VERTICES", "SECTOR", "Box", "FootprintBuilder", "footprint_from_points"]
+__all__ = ["MOST_VERTICES", "SECTOR", "Box", "FootprintBuilder", "first_longitude", "footprint_from_points"]
 
 MOST_VERTICES: Final = 64
 """About the most vertices of an outline before it is cut at the antimeridian; never more than 100 in all."""
@@ -237,6 +237,11 @@ def _cut(occupied: _Mask) -> float:
         return -_HALF
     begins = int(taken[int(gaps.argmax())]) + 1
     return float(-(-begins // SECTOR) * SECTOR) - _HALF
+
+
+def first_longitude(west: _Floats, east: _Floats) -> float:
+    """The longitude from which to count eastwards so that intervals (n of each) stay together; -180: as they are."""
+    return _cut(_covered(*_bins_between(west, east)))
 
 
 def _unrolled_at(points: _Floats, occupied: _Mask | None) -> _Floats:
