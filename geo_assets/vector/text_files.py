@@ -15,7 +15,7 @@ import charset_normalizer
 
 from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 
-__all__ = ["TextFile", "Utf8Stream", "look_at"]
+__all__ = ["TextFile", "Utf8Stream", "guess", "look_at", "named"]
 
 SAMPLE_BYTES = 4 * 1024 * 1024
 """How much of a file is looked at."""
@@ -60,7 +60,6 @@ class Utf8Stream(io.RawIOBase):
         self._raw.seek(file.mark)
         self._decoder = codecs.getincrementaldecoder(file.encoding)()
         self._at = file.mark
-        self._line = 1
         self._left = b""
         self._ended = False
 
@@ -82,6 +81,14 @@ class Utf8Stream(io.RawIOBase):
         self._raw.close()
         super().close()
 
+    def _lines_before(self, at: int) -> int:
+        lines = 0
+        self._raw.seek(0)
+        while at > 0 and (raw := self._raw.read(min(SAMPLE_BYTES, at))):
+            at -= len(raw)
+            lines += raw.count(b"\n")
+        return lines
+
     def _next(self, size: int) -> bytes:
         raw = self._raw.read(size)
         self._ended = not raw
@@ -90,13 +97,12 @@ class Utf8Stream(io.RawIOBase):
             text = self._decoder.decode(raw, final=self._ended)
         except UnicodeDecodeError as error:
             at = self._at - pending + error.start
-            line = self._line + (bytes(error.object)[: error.start]).count(b"\n")
+            line = self._lines_before(at) + 1
             raise VectorUnreadableError(
                 f"Byte {at:,} of {self._file.path.name} (line {line:,}) is not {self._file.encoding}: {error.reason}. "
                 f"Give the 'encoding' the file has, or repair it"
             ) from error
         self._at += len(raw)
-        self._line += raw.count(b"\n")
         if self._file.encoding == _UTF8:
             return raw
         try:
@@ -126,14 +132,14 @@ def look_at(path: Path, *, encoding: str | None) -> TextFile:
     mark, marked = next(((len(mark), name) for mark, name in _MARKS if head.startswith(mark)), (0, None))
     notes: tuple[str, ...] = ()
     if encoding is not None:
-        name = _named(encoding)
+        name = named(encoding)
         if name == "utf-16":
             name = marked if marked is not None and marked != _UTF8 else "utf-16-le"
         mark = mark if name == marked else 0
     elif marked is not None:
         name = marked
     else:
-        name = _guess(head)
+        name = guess(head)
         if name != _UTF8:
             notes = (f"The encoding was guessed to be {name}",)
     file = TextFile(path=path, encoding=name, mark=mark, sample=b"", notes=notes)
@@ -142,7 +148,12 @@ def look_at(path: Path, *, encoding: str | None) -> TextFile:
     return TextFile(path=path, encoding=name, mark=mark, sample=sample, notes=notes)
 
 
-def _named(encoding: str) -> str:
+def named(encoding: str) -> str:
+    """The one name of an encoding that somebody gave.
+
+    Raises:
+        VectorRefusedError: ``ENCODING``: there is none of that name.
+    """
     try:
         b"".decode(encoding)  # refuses those that are no text, such as zip
         name = codecs.lookup(encoding).name
@@ -154,7 +165,8 @@ def _named(encoding: str) -> str:
     return _UTF8 if name == "utf-8-sig" else name
 
 
-def _guess(head: bytes) -> str:
+def guess(head: bytes) -> str:
+    """Which encoding some bytes are likely to be of, as Python names it."""
     first, second = head[::2].count(0), head[1::2].count(0)
     if max(first, second) > _FEW * len(head) and not min(first, second):
         return "utf-16-le" if second else "utf-16-be"
