@@ -378,7 +378,7 @@ class _Fence:
             if self._open:
                 self._keep(set(self._open))
             else:
-                self._register("")
+                self._register(None)
                 pyogrio.set_gdal_config_options(self._before)
 
     def _keep(self, drivers: set[str | None]) -> None:
@@ -391,8 +391,9 @@ class _Fence:
             )
 
     @staticmethod
-    def _register(skipped: str) -> None:
-        pyogrio.set_gdal_config_options({_SKIPPED: skipped or None})
+    def _register(skipped: str | None) -> None:
+        """Register all drivers but some; with ``None`` all but those that the environment skips, as it was."""
+        pyogrio.set_gdal_config_options({_SKIPPED: skipped})
         _register_drivers()
 
 
