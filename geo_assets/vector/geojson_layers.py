@@ -258,8 +258,9 @@ class _Features:
             elif _ID in feature:
                 self.left_out.add(_ID)
             for name, value in properties.items():
-                if value is not None or name not in columns:
-                    columns.setdefault(name, [None] * len(features))[row] = value
+                if name not in columns:
+                    columns[name] = [None] * len(features)
+                columns[name][row] = value
         return _Properties(columns=columns, first=chunk.first)
 
     def _objects(self, chunk: Chunk) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ _MARKS = ((codecs.BOM_UTF8, _UTF8), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.
 _WESTERN = ("cp1252", "cp1250")
 _GUESSED = ("gb18030", "big5", "cp932", "euc_kr", "euc_jp", "cp1251", "cp1253", "cp1254", *_WESTERN)
 _TELLING_BYTES = 32 * 1024
-_FEW = 0.02  # of the bytes of UTF-16 without a mark are zeros, all of them first or all second of a pair
+_FEW = 0.08  # of the bytes of UTF-16 without a mark are zeros, all of them first or all second of a pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +155,15 @@ def named(encoding: str) -> str:
         VectorRefusedError: ``ENCODING``: there is none of that name.
     """
     try:
-        b"".decode(encoding)  # refuses those that are no text, such as zip
-        name = codecs.lookup(encoding).name
-    except (LookupError, ValueError) as error:
+        found = codecs.lookup(encoding)
+    except (LookupError, ValueError):
+        found = None
+    if found is None or not getattr(found, "_is_text_encoding", True):  # such as zip, which makes much of little
         raise VectorRefusedError(
             f"There is no encoding {encoding!r}; give one that Python knows, such as utf-8, cp1252 or gbk",
             code="ENCODING",
-        ) from error
+        )
+    name = found.name
     return _UTF8 if name == "utf-8-sig" else name
 
 
@@ -190,6 +192,8 @@ def _guess_legacy(head: bytes) -> str:
     if found is None:
         return "cp1252"
     name: str = found.encoding
+    if name == "euc_kr" and re.search("[\u4e00-\u9fff]", telling.decode(name, "replace")):
+        name = "gb18030"  # Korean is seldom written with Chinese characters
     return "cp1252" if _same_text(telling, name) else codecs.lookup(name).name
 
 

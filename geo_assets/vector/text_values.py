@@ -78,7 +78,7 @@ def fit(values: pa.StringArray, kind: pa.DataType, *, comma: bool = False) -> "p
     if pa.types.is_string(kind):
         return values
     if pa.types.is_null(kind):
-        return values.cast(kind) if values.null_count == len(values) else None
+        return pa.nulls(len(values)) if values.null_count == len(values) else None
     if len(values) > _FEW and fit(values.slice(0, _FEW), kind, comma=comma) is None:
         return None  # Arrow goes through all values, even if the first does not fit
     fitted = _read(values, kind, comma=comma)
