@@ -4,10 +4,9 @@ What belongs here: files cut off, parts that do not fit together, and content th
 contact others, or runs functions; all without GDAL.  What does not: which format it is (``formats``), zip files
 (``archives``), and whether features are good (``geometry``).
 
-Files are read in blocks or mapped, never held; the checks cost milliseconds but for KML, which is parsed once.
+Files are read in blocks, never held or mapped; the checks cost milliseconds but for KML, which is parsed once.
 """
 
-import mmap
 import re
 import sqlite3
 import struct
@@ -15,11 +14,13 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import BinaryIO
 from xml.parsers import expat
 
 import numpy as np
 
 from geo_assets.errors import VectorRefusedError, VectorUnreadableError
+from geo_assets.vector import shapefile
 from geo_assets.vector.formats import FILEGDB, FLATGEOBUF, GEOPARQUET, GPKG, KML, SHAPEFILE, VectorFormat
 
 __all__ = ["check_content"]
@@ -40,72 +41,43 @@ def check_content(path: Path, form: VectorFormat) -> list[str]:
 
 # --- shapefile --------------------------------------------------------------------------------------------------
 
-_SHP_HEADER = 100
+_SHX_HEADER = 100
 _SHX_RECORD = 8
-_DBF_HEADER = 32
 
 
 def _check_shapefile(path: Path) -> list[str]:
-    shp, shx, dbf = (path.with_suffix(suffix) for suffix in (".shp", ".shx", ".dbf"))
-    notes = []
-    if (behind := _check_length(shp)) > 0:
-        notes.append(f"the .shp has {behind:,} bytes behind its end, which are not read")
-    _check_length(shx)
-    rows = _check_index(shx, shp.stat().st_size)
-    records = _check_dbf(dbf)
-    if rows != records:
+    shapefile.require_whole(path)
+    rows = _check_index(path.with_suffix(".shx"), path.stat().st_size)
+    table = shapefile.Dbf.beside(path)
+    if table is not None and rows != table.rows:
         raise VectorUnreadableError(
-            f"the shapefile's parts do not fit together: {rows:,} shapes in the .shx, {records:,} rows in the .dbf; one"
-            " of them is of another version"
+            f"the shapefile's parts do not fit together: {rows:,} shapes in the .shx, {table.rows:,} rows in the .dbf;"
+            " one of them is of another version"
         )
-    if not path.with_suffix(".prj").exists():
-        notes.append("the shapefile has no .prj: it does not say in which CRS it is")
-    return notes
-
-
-def _check_length(path: Path) -> int:
-    """Bytes behind the end that the header tells."""
-    with path.open("rb") as file:
-        header = file.read(_SHP_HEADER)
-    if len(header) < _SHP_HEADER or header[:4] != b"\0\0\x27\x0a":
-        raise VectorUnreadableError(f"the shapefile's {path.suffix} has no whole header: it is cut off or damaged")
-    # in words of 16 bits; beyond 4 GB some writers let the number run into its sign
-    declared = 2 * struct.unpack_from(">I", header, 24)[0]
-    size = path.stat().st_size
-    if size < declared:
-        raise VectorUnreadableError(
-            f"the shapefile's {path.suffix} has {size:,} bytes where its header says {declared:,}: it is cut off"
-        )
-    return size - int(declared)
+    return []
 
 
 def _check_index(shx: Path, shp_size: int) -> int:
     """Rows by the index, all of which must lie within the ``.shp``."""
-    count = (shx.stat().st_size - _SHP_HEADER) // _SHX_RECORD
+    with shx.open("rb") as file:
+        header = file.read(_SHX_HEADER)
+    if len(header) < _SHX_HEADER or header[:4] != b"\0\0\x27\x0a":
+        raise VectorUnreadableError("the shapefile's .shx part is cut off or damaged within its header")
+    says, has = 2 * struct.unpack_from(">I", header, 24)[0], shx.stat().st_size
+    if has < says:
+        raise VectorUnreadableError(
+            f"the shapefile's .shx part is cut off: it says it has {says:,} bytes, but it has {has:,}"
+        )
+    count = (says - _SHX_HEADER) // _SHX_RECORD
     for at in range(0, count, _BLOCK):
-        found = np.fromfile(shx, ">u4", 2 * min(_BLOCK, count - at), offset=_SHP_HEADER + at * _SHX_RECORD)
+        found = np.fromfile(shx, ">u4", 2 * min(_BLOCK, count - at), offset=_SHX_HEADER + at * _SHX_RECORD)
         start, length = found.reshape(-1, 2).astype("u8").T * 2
         # a start of 0 is a shape that was taken out
-        outside = (start != 0) & ((start < _SHP_HEADER) | (start + length + 8 > shp_size))
+        outside = (start != 0) & ((start < _SHX_HEADER) | (start + length + 8 > shp_size))
         if outside.any():
             row = at + int(outside.argmax()) + 1
-            raise VectorUnreadableError(f"the shapefile is damaged: shape {row:,} lies beyond the end of the .shp")
-    return count
-
-
-def _check_dbf(path: Path) -> int:
-    """Rows of the table, all of which must be there."""
-    with path.open("rb") as file:
-        header = file.read(_DBF_HEADER)
-    if len(header) < _DBF_HEADER:
-        raise VectorUnreadableError("the shapefile's .dbf has no whole header: it is cut off or damaged")
-    rows, start, length = struct.unpack_from("<IHH", header, 4)
-    needed = start + rows * length
-    if (size := path.stat().st_size) < needed or start < _DBF_HEADER:
-        raise VectorUnreadableError(
-            f"the shapefile's .dbf has {size:,} bytes where its {rows:,} rows need {needed:,}: it is cut off"
-        )
-    return int(rows)
+            raise VectorUnreadableError(f"the shapefile is damaged: its shape {row:,} would lie beyond its .shp's end")
+    return int(count)
 
 
 # --- GeoPackage -------------------------------------------------------------------------------------------------
@@ -188,7 +160,7 @@ def _check_schema(connection: sqlite3.Connection) -> None:
         try:
             connection.execute(f'EXPLAIN SELECT * FROM "{quoted}"').close()  # noqa: S608 - an identifier, quoted
         except sqlite3.DatabaseError as error:
-            if kind == "view" or "no such function" in str(error) or "prohibited" in str(error):
+            if kind == "view" or "function" in str(error):
                 raise VectorRefusedError(
                     f"the {kind} {name!a} of the GeoPackage is not opened, as it does more than name columns: {error};"
                     " save it as a table"
@@ -280,33 +252,25 @@ _NODE_BYTES = 40
 
 
 def _check_flatgeobuf(path: Path) -> list[str]:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        try:
-            return _check_features(content)
-        except (struct.error, IndexError) as error:
-            raise VectorUnreadableError("the FlatGeobuf's header is damaged or cut off") from error
-
-
-def _check_features(content: mmap.mmap) -> list[str]:
-    (length,) = struct.unpack_from("<I", content, _MAGIC_BYTES)
+    size = path.stat().st_size
     start = _MAGIC_BYTES + 4
-    if not 8 <= length <= _MOST_HEADER or start + length > len(content):  # noqa: PLR2004 - an empty table
-        raise VectorUnreadableError("the FlatGeobuf's header is damaged or cut off")
-    declared = _field(content, start, 8, "<Q", 0)
-    node = _field(content, start, 9, "<H", 16)
-    at = start + length + _index_bytes(declared, node)
-    size = len(content)
-    if at > size:
-        raise VectorUnreadableError(
-            f"the FlatGeobuf says it has {declared:,} features, whose index alone would need {at:,} bytes; it has"
-            f" {size:,}: it is damaged or cut off"
-        )
-    found = 0
-    while at + 4 <= size:
-        at += 4 + int.from_bytes(content[at : at + 4], "little")
-        found += 1
-    if at != size:
-        raise VectorUnreadableError(f"the FlatGeobuf ends within feature {found:,}: it is cut off")
+    with path.open("rb") as file:
+        file.seek(_MAGIC_BYTES)
+        length = int.from_bytes(file.read(4), "little")
+        if not 8 <= length <= _MOST_HEADER or start + length > size:  # noqa: PLR2004 - an empty table
+            raise VectorUnreadableError("the FlatGeobuf's header is damaged or cut off")
+        header = file.read(length)
+        try:
+            declared, node = _field(header, 8, "<Q", 0), _field(header, 9, "<H", 16)
+        except (struct.error, IndexError) as error:
+            raise VectorUnreadableError("the FlatGeobuf's header is damaged") from error
+        at = start + length + _index_bytes(declared, node)
+        if at > size:
+            raise VectorUnreadableError(
+                f"the FlatGeobuf says it has {declared:,} features, whose index alone goes on to byte {at:,}; the file"
+                f" ends at {size:,}: it is damaged or cut off"
+            )
+        found = _count_features(file, at, size)
     if declared not in (0, found):
         raise VectorUnreadableError(
             f"the FlatGeobuf says it has {declared:,} features, and has {found:,}: it is damaged or cut off"
@@ -314,27 +278,43 @@ def _check_features(content: mmap.mmap) -> list[str]:
     return []
 
 
-def _field(content: mmap.mmap, start: int, number: int, form: str, default: int) -> int:
+def _count_features(file: BinaryIO, at: int, size: int) -> int:
+    """Features by the length before each; mapping the file would count as memory."""
+    block, first, found = b"", at, 0
+    while at < size:
+        if at + 4 > first + len(block):
+            file.seek(at)
+            block, first = file.read(_BLOCK), at
+        at += 4 + int.from_bytes(block[at - first : at - first + 4], "little")
+        found += 1
+    if at != size:
+        raise VectorUnreadableError(f"the FlatGeobuf ends within feature {found:,}: it is cut off")
+    return found
+
+
+def _field(header: bytes, number: int, form: str, default: int) -> int:
     """One scalar of the header's table, as flatbuffers keep them."""
-    table = start + int(struct.unpack_from("<I", content, start)[0])
-    vtable = table - int(struct.unpack_from("<i", content, table)[0])
-    if not start <= vtable < table + _MOST_HEADER:
+    table = int(struct.unpack_from("<I", header)[0])
+    vtable = table - int(struct.unpack_from("<i", header, table)[0])
+    if vtable < 0:
         raise IndexError(vtable)
-    (length,) = struct.unpack_from("<H", content, vtable)
+    (length,) = struct.unpack_from("<H", header, vtable)
     if 4 + 2 * number >= length:
         return default
-    (offset,) = struct.unpack_from("<H", content, vtable + 4 + 2 * number)
-    return int(struct.unpack_from(form, content, table + offset)[0]) if offset else default
+    (offset,) = struct.unpack_from("<H", header, vtable + 4 + 2 * number)
+    return int(struct.unpack_from(form, header, table + offset)[0]) if offset else default
 
 
 def _index_bytes(features: int, node: int) -> int:
     """Bytes of the packed R-tree."""
     if not features or not node:
         return 0
-    nodes, level = features, features
-    while level > 1:
+    nodes = level = features
+    while True:
         level = -(-level // max(node, 2))
         nodes += level
+        if level == 1:
+            break
     return nodes * _NODE_BYTES
 
 
