@@ -22,6 +22,7 @@ _WORDS = {
     "empty": "rows with an empty geometry",
     "impossible": "rows with impossible coordinates, dropped",
     "repaired": "invalid geometries repaired",
+    "repaired_moved": "geometries that reprojection made invalid, repaired",
     "collapsed": "invalid geometries of which nothing is left, dropped",
     "dropped_invalid": "invalid geometries dropped",
     "kept_invalid": "invalid geometries kept",

@@ -53,6 +53,7 @@ _CHANGES: Final = (
     "empty",
     "impossible",
     "repaired",
+    "repaired_moved",
     "collapsed",
     "dropped_invalid",
     "kept_invalid",
@@ -423,6 +424,7 @@ class GeometryPreparer:
             if not self._source_degrees:
                 self._make_continuous(live)
             self._bring_into_range(live)
+        self._mend_moved(live)
         collapsed = shapely.is_empty(live.geometries)
         self._drop("collapsed", live.source[collapsed])
         live = live.where(~collapsed)
@@ -500,6 +502,15 @@ class GeometryPreparer:
             live = self._without_impossible(live, xy[lost], index[lost])
         self._count("reprojected", live.source)
         return live
+
+    def _mend_moved(self, live: _Live) -> None:
+        """Repair what was valid before it was reprojected: vertices that nearly met may have met, or crossed."""
+        if not self._reprojection.needed or self.options.invalid_geometries == "keep":
+            return
+        wrong = ~shapely.is_valid(live.geometries)
+        if wrong.any():
+            live.put(wrong, _repaired(live.geometries[wrong]))
+            self._count("repaired_moved", live.source[wrong])
 
     def _collections(self, live: _Live) -> _Live:
         collection = shapely.get_type_id(live.geometries) == _COLLECTION_ID

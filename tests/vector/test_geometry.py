@@ -678,3 +678,19 @@ def test_clean_points_and_areas_are_looked_at_quickly() -> None:
         started = time.perf_counter()
         assert Prepared(column, orient=False).result.wkb is column
         assert time.perf_counter() - started < 1
+
+
+def test_what_reprojection_makes_invalid_is_repaired_and_counted() -> None:
+    # a hole some nanometres wide is one in metres, and too few points in degrees
+    hole = np.array([[0, 0], [0, 2e-9], [2e-9, 2e-9], [0, 0]]) + [-1_999_900.0, 2_000_100.0]
+    shell = np.array([[0, 0], [1000, 0], [1000, 1000], [0, 1000], [0, 0]]) + [-2_000_000.0, 2_000_000.0]
+    shapes = np.array([shapely.Polygon(shell, [hole])], object)
+    assert shapely.is_valid(shapes).all()
+    preparer = GeometryPreparer(
+        GeometryOptions(), source_crs=pyproj.CRS.from_epsg(5070), target_crs=pyproj.CRS.from_epsg(4326)
+    )
+    prepared = preparer.prepare(wkb.from_shapely(shapes), first_row=1)
+    assert shapely.is_valid(wkb.to_shapely(prepared.wkb)).all()
+    report = preparer.report()
+    assert report["repaired_moved"] == {"count": 1, "examples": [1]}
+    assert report["repaired"]["count"] == 0
