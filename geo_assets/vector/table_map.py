@@ -4,7 +4,7 @@ What belongs here: what is kept of the features while they pass, and the drawing
 Earth something lies (``stac.locator_map``), putting pictures into Markdown (``geo_assets.pictures``).
 
 A table may have any number of rows of any size, so what is kept is bounded: the places of some 20,000 rows, read right
-out of their WKB, and some 3,000 lines or areas, simplified.  All rows have the same chance, but that larger ones are
+out of their WKB, and some 4,000 lines or areas, simplified.  All rows have the same chance, but that larger ones are
 likelier to be among the lines and areas.  Where the areas of a sample would be specks, the places are drawn instead.
 
 The map is equirectangular, with degrees of longitude as wide as they are in its middle.
@@ -30,6 +30,7 @@ import shapely
 from PIL import Image, ImageDraw, ImageFont
 
 from geo_assets.vector.coordinates import Reprojection
+from geo_assets.vector.dateline import continuous
 from geo_assets.vector.footprint import first_longitude
 from geo_assets.vector.wkb import kinds_of, to_shapely
 
@@ -48,7 +49,7 @@ type _Floats = npt.NDArray[np.float64]
 type _Colour = tuple[int, int, int]
 
 _MOST_PLACES: Final = 20_000
-_MOST_SHAPES: Final = 3_000
+_MOST_SHAPES: Final = 4_000
 _MOST_VERTICES: Final = 300_000
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 """Most WKB of lines and areas that is decoded of one batch."""
@@ -78,9 +79,9 @@ class TableSketch:
 
         Args:
             wkb: plain WKB as :mod:`geo_assets.vector.geometry` leaves it; nulls are nowhere.
-            dimension: of all of its geometries: 0 points, 1 lines, 2 areas; else they are not drawn.
+            dimension: of all of its geometries: 0 points, 1 lines, 2 areas.
         """
-        if dimension < 0 or wkb.null_count == len(wkb):
+        if wkb.null_count == len(wkb):
             return
         wkb = wkb.drop_null() if wkb.null_count else wkb
         self._rows += len(wkb)
@@ -109,8 +110,8 @@ class TableSketch:
             "media_type": MEDIA_TYPE,
             "width": full.width,
             "height": full.height,
-            "small": base64.b64encode(_within(scene.render(SMALL_SIDE), _SMALL_TRIES, SMALL_BYTES)).decode(),
-            "tiny": base64.b64encode(_within(scene.render(_TINY_SIDE, bare=True), _TINY_TRIES, TINY_BYTES)).decode(),
+            "small": base64.b64encode(_within(scene.render(SMALL_SIDE), SMALL_BYTES)).decode(),
+            "tiny": base64.b64encode(_within(scene.render(_TINY_SIDE, bare=True), TINY_BYTES)).decode(),
         }
 
     def _keep_places(self, wkb: pa.BinaryArray, draws: _Floats) -> None:
@@ -141,16 +142,14 @@ class TableSketch:
         places = self._lonlat(self._places)
         shapes = self._shapes
         if self._to_lonlat.needed and len(shapes):
-            shapes = shapely.transform(shapes, self._lonlat_in_one)
+            shapes = shapely.transform(shapes, self._to_lonlat)
+            bounds = shapely.bounds(shapes)
+            jumps = np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180.0)  # noqa: PLR2004 - degrees
+            shapes[jumps] = [continuous(shape) for shape in shapes[jumps]]
         return _Scene.of(places[np.isfinite(places).all(axis=1)], shapes, self._rows)
 
     def _lonlat(self, places: _Floats) -> _Floats:
         return self._to_lonlat(places) if len(places) else places
-
-    def _lonlat_in_one(self, places: _Floats) -> _Floats:
-        moved = self._to_lonlat(places)
-        # what does not transform would not draw, either
-        return np.where(np.isfinite(moved).all(axis=1)[:, None], moved, np.nan)
 
 
 # --- the sample ------------------------------------------------------------------------------------------------
@@ -209,11 +208,15 @@ def _simplified(shapes: Any) -> Any:
 # --- the map ---------------------------------------------------------------------------------------------------
 
 _OVERSAMPLED: Final = 3
-_PADDING: Final = 0.05
+_PADDING: Final = 0.07
 _LEAST_EXTENT: Final = 0.02
 """Degrees, some two kilometres: a single point is no map."""
 _FLATTEST: Final = 0.45
 """Least share of the longer side that the shorter has."""
+_LETTERS: Final = 10
+"""Height of letters, pixels."""
+_MARGIN: Final = 70
+"""Pixels of the large picture from its edge, where a name would be cut off."""
 _NARROWEST: Final = 0.15
 """Least width of a degree of longitude, as a share of one of latitude."""
 _LAND_FROM: Final = 25.0
@@ -222,11 +225,10 @@ _DOTS: Final = 1_200
 """So many points at most are drawn one by one."""
 _SPECK: Final = 2.0
 """Pixels; what is smaller is drawn as a dot."""
+_CROWDED: Final = 4.0
+"""Pixels of the full picture; where most areas are smaller, their edges would hide them."""
+_ROOMY: Final = 20.0
 _TINY_SIDE: Final = 128
-_SMALL_TRIES: Final = tuple((side, quality) for side in (320, 256, 192, 128) for quality in (85, 70, 50, 35))
-_TINY_TRIES: Final = tuple(
-    (side, quality) for side in (128, 112, 96, 80, 72, 64, 56, 48, 40, 32, 16) for quality in (40, 20)
-)
 
 _SEA: Final[_Colour] = (226, 236, 243)
 _LAND: Final[_Colour] = (246, 243, 236)
@@ -237,6 +239,7 @@ _LABEL: Final[_Colour] = (120, 132, 142)
 _FRAME: Final[_Colour] = (160, 170, 178)
 _FILL: Final[_Colour] = (58, 124, 201)
 _EDGE: Final[_Colour] = (24, 74, 140)
+_DOT: Final[_Colour] = (196, 32, 84)
 _RAMP: Final = np.array([[92, 148, 214], [64, 84, 176], [122, 40, 140], [196, 32, 84], [238, 92, 32]], float)
 """Colours of few to many points."""
 
@@ -246,46 +249,52 @@ class _Scene:
     """What is drawn, in degrees that do not jump at the antimeridian."""
 
     places: _Floats
-    rings: Sequence[_Floats]
-    """Edges of areas, their holes after them, the largest first."""
-    holes: Sequence[bool]
+    areas: Sequence[tuple[_Floats, Sequence[_Floats]]]
+    """Edge and holes of each, the largest first, so that what lies in a hole is drawn into it."""
     lines: Sequence[_Floats]
+    sizes: _Floats
+    """Width and height (n, 2) of each feature that is not a point."""
+    corners: _Floats
+    """A place (n, 2) of each of these."""
     box: tuple[float, float, float, float]
     """West, south, east, north of the map."""
-    sampled: bool
-    """Whether there are more lines or areas than are drawn."""
+    complete: bool
+    """Whether most of the lines or areas are there."""
 
     @classmethod
     def of(cls, places: _Floats, shapes: Any, rows: int) -> "_Scene":
-        parts = shapely.get_parts(shapely.get_parts(shapes))
+        parts, feature = shapely.get_parts(shapes, return_index=True)
         bounds = shapely.bounds(parts)
-        parts, bounds = parts[np.isfinite(bounds).all(axis=1)], bounds[np.isfinite(bounds).all(axis=1)]
-        order = np.argsort(-(bounds[:, 2] - bounds[:, 0]) * (bounds[:, 3] - bounds[:, 1]), kind="stable")
-        parts, bounds = parts[order], bounds[order]
+        known = np.isfinite(bounds).all(axis=1)
+        order = np.flatnonzero(known)
+        order = order[np.argsort(-np.prod(bounds[order, 2:] - bounds[order, :2], axis=1), kind="stable")]
+        parts, bounds, feature = parts[order], bounds[order], feature[order]
         start = first_longitude(np.append(places[:, 0], bounds[:, 0]), np.append(places[:, 0], bounds[:, 2]))
-        places = places + np.column_stack([_moved(places[:, 0], start), np.zeros(len(places))])
-        rings: list[_Floats] = []
-        holes: list[bool] = []
+        turns = _turns(bounds[:, 0], start)
+        bounds = bounds + turns[:, [0, 1, 0, 1]]
+        areas: list[tuple[_Floats, list[_Floats]]] = []
         lines: list[_Floats] = []
-        dots: list[_Floats] = [places]
-        for part, turn in zip(parts, _moved(bounds[:, 0], start), strict=True):
-            shift = np.array([turn, 0.0])
+        dots = [places + _turns(places[:, 0], start)]
+        for part, turn in zip(parts, turns, strict=True):
             if part.geom_type == "Polygon":
-                rings += [shapely.get_coordinates(ring) + shift for ring in (part.exterior, *part.interiors)]
-                holes += [False] + [True] * len(part.interiors)
+                edge, *holes = [shapely.get_coordinates(ring) + turn for ring in (part.exterior, *part.interiors)]
+                areas.append((edge, holes))
             elif part.geom_type == "Point":
-                dots.append(shapely.get_coordinates(part) + shift)
+                dots.append(shapely.get_coordinates(part) + turn)
             else:
-                lines.append(shapely.get_coordinates(part) + shift)
-        places = np.vstack(dots)
-        every = np.vstack([places, *rings, *lines])
+                lines.append(shapely.get_coordinates(part) + turn)
+        _, largest = np.unique(feature, return_index=True)
+        spread = shapely.get_type_id(parts[largest]) > 0
+        largest = largest[spread]
+        every = np.vstack([*dots, bounds[:, :2], bounds[:, 2:]])
         return cls(
-            places=places,
-            rings=rings,
-            holes=holes,
+            places=np.vstack(dots),
+            areas=areas,
             lines=lines,
+            sizes=bounds[largest, 2:] - bounds[largest, :2],
+            corners=bounds[largest, :2],
             box=_padded(every),
-            sampled=len(shapes) < rows,
+            complete=len(shapes) * 2 >= rows,
         )
 
     def render(self, side: int, *, bare: bool = False) -> Image.Image:
@@ -302,39 +311,30 @@ class _Scene:
             _draw_land(image, view)
         if not bare:
             _draw_graticule(image, view, self.box)
-        sizes = [float(np.ptp(run * [view.x, view.y], axis=0).max()) for run in (*self.rings, *self.lines)]
-        specks = self.sampled and bool(sizes) and float(np.median(sizes)) < _SPECK
-        if sizes and not specks:
-            self._draw_shapes(image, view, fine=float(np.median(sizes)) < side / 24)
-        small = image.resize((view.width, view.height), Image.Resampling.BOX)
-        shown = self.places if specks or not sizes else self._specks(view)
-        if len(shown):
-            small = _with_places(small, view, shown, bold=1.0 if bare else 0.0)
-        if not bare:
-            _draw_labels(small, view, self.box)
-        return small
+        sizes = (self.sizes * [view.x, view.y]).max(axis=1)
+        typical = float(np.median(sizes)) if len(sizes) else 0.0
+        if len(sizes) and (self.complete or typical >= _SPECK):
+            self._draw_shapes(image, view, typical=typical * FULL_SIDE / side, specks=self.corners[sizes < _SPECK])
+            return image.resize((view.width, view.height), Image.Resampling.BOX)
+        return _with_places(image, view, self.places, bold=bare)
 
-    def _draw_shapes(self, image: Image.Image, view: "_View", *, fine: bool) -> None:
+    def _draw_shapes(self, image: Image.Image, view: "_View", *, typical: float, specks: _Floats) -> None:
         mask = Image.new("L", view.large, 0)
-        areas = ImageDraw.Draw(mask)
-        runs = [view.pixels(ring) for ring in self.rings]
-        for run, hole in zip(runs, self.holes, strict=True):
-            areas.polygon(run, fill=0 if hole else 110)
+        inside = ImageDraw.Draw(mask)
+        areas = [(view.pixels(edge), [view.pixels(hole) for hole in holes]) for edge, holes in self.areas]
+        for edge, holes in areas:
+            inside.polygon(edge, fill=110 if typical >= _CROWDED else 170)
+            for hole in holes:
+                inside.polygon(hole, fill=0)
         image.paste(_FILL, mask=mask)
-        edges = ImageDraw.Draw(image)
-        for run in runs:
-            edges.line(run, fill=_EDGE, width=1 if fine else 2, joint=None)
+        canvas = ImageDraw.Draw(image)
+        edges = areas if typical >= _CROWDED else []
+        for run in (run for edge, holes in edges for run in (edge, *holes)):
+            canvas.line(run, fill=_EDGE, width=1 if typical < _ROOMY else 2)
         for line in self.lines:
-            edges.line(view.pixels(line), fill=_EDGE, width=2 if fine else 4, joint="curve")
-
-    def _specks(self, view: "_View") -> _Floats:
-        """Places of areas and lines that are there, but too small to be seen."""
-        found = [
-            run[:1]
-            for run, hole in (*zip(self.rings, self.holes, strict=True), *((line, False) for line in self.lines))
-            if not hole and float(np.ptp(run * [view.x, view.y], axis=0).max()) < _SPECK
-        ]
-        return np.vstack(found) if found else np.zeros((0, 2))
+            canvas.line(view.pixels(line), fill=_EDGE, width=2 if typical < _ROOMY else 5, joint="curve")
+        for x, y in view.pixels(specks, each=True):
+            canvas.ellipse((x - 3, y - 3, x + 3, y + 3), fill=_EDGE if edges or self.lines else _FILL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,18 +353,20 @@ class _View:
     def large(self) -> tuple[int, int]:
         return self.width * _OVERSAMPLED, self.height * _OVERSAMPLED
 
-    def pixels(self, run: _Floats) -> list[tuple[float, float]]:
-        """For Pillow, in the large picture; vertices that fall on one pixel once."""
+    def pixels(self, run: _Floats, *, each: bool = False) -> list[tuple[float, float]]:
+        """For Pillow, in the large picture; unless ``each``, neighbours that fall on one pixel once."""
         x = (run[:, 0] - self.west) * self.x * _OVERSAMPLED
         y = (self.north - run[:, 1]) * self.y * _OVERSAMPLED
         moved = np.rint(np.column_stack([x, y]) * 2) / 2
-        kept = np.append(True, (np.diff(moved, axis=0) != 0).any(axis=1))
+        kept = np.append(True, (np.diff(moved, axis=0) != 0).any(axis=1) | each)[: len(moved)]
         runs: list[tuple[float, float]] = [tuple(point) for point in moved[kept].tolist()]
-        return runs if len(runs) > 1 else runs * 2
+        return runs if each or len(runs) > 1 else runs * 2
 
 
-def _moved(longitudes: _Floats, start: float) -> _Floats:
-    return np.where((longitudes < start) & (start > -180.0), 360.0, 0.0)  # noqa: PLR2004
+def _turns(longitudes: _Floats, start: float) -> _Floats:
+    """What to add to places (n, 2) so that longitudes count from ``start``."""
+    turned = np.where((longitudes < start) & (start > -180.0), 360.0, 0.0)  # noqa: PLR2004 - degrees
+    return np.column_stack([turned, np.zeros(len(turned))])
 
 
 def _narrow(south: float, north: float) -> float:
@@ -419,44 +421,35 @@ def _draw_land(image: Image.Image, view: _View) -> None:
 
 def _lines_between(low: float, high: float) -> tuple[float, list[float]]:
     """A round step, and its multiples strictly between two degrees, some three to six."""
-    rough = (high - low) / 5
+    rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-    for round_ in (30.0, 45.0, 60.0, 90.0):
-        if step >= 20.0 and round_ >= step:  # noqa: PLR2004
-            step = round_
-            break
+    steps = [power * factor for factor in (1, 2, 5, 10)] if rough <= 10.0 else [15.0, 30.0, 45.0, 60.0]  # noqa: PLR2004
+    step = next((step for step in steps if step >= rough), steps[-1])
     first = math.floor(low / step) + 1
     return step, [step * at for at in range(first, math.ceil(high / step))]
 
 
 def _draw_graticule(image: Image.Image, view: _View, box: tuple[float, float, float, float]) -> None:
+    """Lines of whole degrees, named at the left and the lower edge, and a frame."""
     west, south, east, north = box
     canvas = ImageDraw.Draw(image)
-    for longitude in _lines_between(west, east)[1]:
-        canvas.line(view.pixels(np.array([[longitude, south], [longitude, north]])), fill=_GRID, width=2)
-    for latitude in _lines_between(south, north)[1]:
-        canvas.line(view.pixels(np.array([[west, latitude], [east, latitude]])), fill=_GRID, width=2)
-
-
-def _draw_labels(image: Image.Image, view: _View, box: tuple[float, float, float, float]) -> None:
-    """Degrees along the left and the lower edge, and the frame."""
-    west, south, east, north = box
-    canvas = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=10)
-    step, longitudes = _lines_between(west, east)
+    font = ImageFont.load_default(size=_LETTERS * _OVERSAMPLED)
+    (across, longitudes), (along, latitudes) = _lines_between(west, east), _lines_between(south, north)
+    wide, high = view.large
+    for run in [[(longitude, south), (longitude, north)] for longitude in longitudes] + [
+        [(west, latitude), (east, latitude)] for latitude in latitudes
+    ]:
+        canvas.line(view.pixels(np.array(run)), fill=_GRID, width=2)
     for longitude in longitudes:
-        within = (longitude + 180.0) % 360.0 - 180.0
-        place = ((longitude - west) * view.x, view.height - 3)
-        _label(canvas, place, _degrees(within, step, "EW"), "ms", font)
-    step, latitudes = _lines_between(south, north)
+        (x, _), *_ = view.pixels(np.array([(longitude, south)]))
+        if _MARGIN < x < wide - _MARGIN:
+            name = _degrees((longitude + 180.0) % 360.0 - 180.0, across, "EW")
+            canvas.text((x, high - 9), name, fill=_LABEL, anchor="ms", font=font)
     for latitude in latitudes:
-        _label(canvas, (4, (north - latitude) * view.y), _degrees(latitude, step, "NS"), "lm", font)
-    canvas.rectangle((0, 0, view.width - 1, view.height - 1), outline=_FRAME)
-
-
-def _label(canvas: ImageDraw.ImageDraw, place: tuple[float, float], text: str, anchor: str, font: Any) -> None:
-    canvas.text(place, text, fill=_LABEL, anchor=anchor, font=font, stroke_width=2, stroke_fill=(255, 255, 255))
+        (_, y), *_ = view.pixels(np.array([(west, latitude)]))
+        if y < high - _MARGIN / 2:
+            canvas.text((12, y), _degrees(latitude, along, "NS"), fill=_LABEL, anchor="lm", font=font)
+    canvas.rectangle((0, 0, wide - 1, high - 1), outline=_FRAME, width=_OVERSAMPLED)
 
 
 def _degrees(value: float, step: float, signs: str) -> str:
@@ -468,25 +461,17 @@ def _degrees(value: float, step: float, signs: str) -> str:
 # --- points ----------------------------------------------------------------------------------------------------
 
 
-def _with_places(image: Image.Image, view: _View, places: _Floats, *, bold: float) -> Image.Image:
-    x, y = (places[:, 0] - view.west) * view.x, (view.north - places[:, 1]) * view.y
-    if len(places) <= _DOTS:
-        return _with_dots(image, x, y, radius=_radius(len(places)) + bold)
-    return _with_density(image, x, y)
-
-
-def _radius(count: int) -> float:
-    return 5.0 if count < 10 else 3.0 if count < 200 else 2.0  # noqa: PLR2004
-
-
-def _with_dots(image: Image.Image, x: _Floats, y: _Floats, *, radius: float) -> Image.Image:
-    large = image.resize((image.width * _OVERSAMPLED, image.height * _OVERSAMPLED), Image.Resampling.BICUBIC)
+def _with_places(large: Image.Image, view: _View, places: _Floats, *, bold: bool) -> Image.Image:
+    """The finished map: dots one by one where they are few, else how many there are."""
+    if len(places) > _DOTS:
+        x, y = (places[:, 0] - view.west) * view.x, (view.north - places[:, 1]) * view.y
+        return _with_density(large.resize((view.width, view.height), Image.Resampling.BOX), x, y)
     canvas = ImageDraw.Draw(large)
-    centres = np.column_stack([x, y]) * _OVERSAMPLED
-    for size, colour in (((radius + 0.8) * _OVERSAMPLED, (255, 255, 255)), (radius * _OVERSAMPLED, (196, 32, 84))):
-        for across, down in centres.tolist():
+    radius = (5.0 if len(places) < 10 else 3.0 if len(places) < 200 else 2.0) + bold  # noqa: PLR2004
+    for size, colour in (((radius + 0.8) * _OVERSAMPLED, (255, 255, 255)), (radius * _OVERSAMPLED, _DOT)):
+        for across, down in view.pixels(places, each=True):
             canvas.ellipse((across - size, down - size, across + size, down + size), fill=colour)
-    return large.resize(image.size, Image.Resampling.BOX)
+    return large.resize((view.width, view.height), Image.Resampling.BOX)
 
 
 def _with_density(image: Image.Image, x: _Floats, y: _Floats) -> Image.Image:
@@ -515,13 +500,22 @@ def _webp(image: Image.Image, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def _within(image: Image.Image, tries: Sequence[tuple[int, int]], limit: int) -> bytes:
-    """The first of the tries (longer side, quality) that is small enough."""
+def _within(image: Image.Image, limit: int) -> bytes:
+    """The largest picture of at most so many bytes: in few exact colours, or blurred."""
+    side = max(image.size)
+    while True:
+        scale = side / max(image.size)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        shrunk = image if scale == 1 else image.resize(size, Image.Resampling.BOX)
+        for data in _encodings(shrunk):
+            if len(data) <= limit:
+                return data
+        side = max(1, min(side - 1, round(side * 0.88)))
 
-    def encoded() -> Iterator[bytes]:
-        for side, quality in tries:
-            scale = min(1.0, side / max(image.size))
-            size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-            yield _webp(image.resize(size, Image.Resampling.BOX), quality=quality)
 
-    return next(data for data in encoded() if len(data) <= limit)
+def _encodings(image: Image.Image) -> Iterator[bytes]:
+    """From the best to the least."""
+    for quality, colours in ((85, 24), (60, 12), (40, 8)):
+        yield _webp(image, quality=quality)
+        few = image.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        yield _webp(few.convert("RGB"), lossless=True)
