@@ -682,8 +682,9 @@ def test_clean_points_and_areas_are_looked_at_quickly() -> None:
 
 def test_what_reprojection_makes_invalid_is_repaired_and_counted() -> None:
     # a hole some nanometres wide is one in metres, and too few points in degrees
-    hole = np.array([[0, 0], [0, 2e-9], [2e-9, 2e-9], [0, 0]]) + [-1_999_900.0, 2_000_100.0]
-    shell = np.array([[0, 0], [1000, 0], [1000, 1000], [0, 1000], [0, 0]]) + [-2_000_000.0, 2_000_000.0]
+    corner = np.array([-2_000_000.0, 2_000_000.0])
+    hole = corner + 100 + np.array([[0, 0], [0, 5e-10], [5e-10, 5e-10], [0, 0]])
+    shell = corner + np.array([[0, 0], [1000, 0], [1000, 1000], [0, 1000], [0, 0]])
     shapes = np.array([shapely.Polygon(shell, [hole])], object)
     assert shapely.is_valid(shapes).all()
     preparer = GeometryPreparer(
