@@ -312,17 +312,27 @@ def _kinds(geometry: GeometryColumn, wkb: pa.BinaryArray, table: str) -> set[int
     """The type codes in a batch, which must be those of the column."""
     from geo_assets.vector.wkb import TYPE_NAMES, kinds_of  # noqa: PLC0415 - shapely, for tables with geometry
 
-    found = set(np.unique(kinds_of(wkb)).tolist())
-    if 0 in found and bool((wkb.is_valid().to_numpy(zero_copy_only=False) & (kinds_of(wkb) == 0)).any()):
-        raise TableDataError(f"a value of {geometry.name} of {table} is no WKB")
-    found.discard(0)
-    base = TYPE_NAMES.index(geometry.type)
+    kinds = kinds_of(wkb)
+    found = set(np.unique(kinds).tolist())
+    base, dimensions = TYPE_NAMES.index(geometry.type), _DIMENSIONS.index(geometry.dimensions)
+    if 0 in found:
+        found.discard(0)
+        if np.count_nonzero(kinds == 0) > wkb.null_count:
+            raise TableDataError(f"a value of {geometry.name} of {table} is no WKB")
     for kind in sorted(found):
-        if (base and kind % 1000 != base) or _DIMENSIONS[kind // 1000] != geometry.dimensions:
-            shown = f"{TYPE_NAMES[kind % 1000]} {_DIMENSIONS[kind // 1000]}"
+        if kind // 1000 != dimensions or kind % 1000 >= len(TYPE_NAMES) or (base and kind % 1000 != base):
             wanted = f"{geometry.type} {geometry.dimensions}"
-            raise TableDataError(f"a geometry for {table} is of type {shown}; its {geometry.name} takes {wanted}")
+            raise TableDataError(f"a geometry for {table} is {_kind_name(kind)}; its {geometry.name} takes {wanted}")
     return found
+
+
+def _kind_name(kind: int) -> str:
+    from geo_assets.vector.wkb import TYPE_NAMES  # noqa: PLC0415
+
+    base, dimensions = kind % 1000, kind // 1000
+    if base >= len(TYPE_NAMES) or dimensions >= len(_DIMENSIONS):
+        return f"of the WKB type {kind}"
+    return f"{TYPE_NAMES[base]} {_DIMENSIONS[dimensions]}"
 
 
 def _geometry_types(kinds: set[int]) -> list[str]:
