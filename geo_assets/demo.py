@@ -43,6 +43,18 @@ GREETINGS = 25
 WITHOUT_CRS = ("no_crs_float64.tif", "rotated_no_crs.tif")
 """Rasters that nothing places on Earth: there is neither a COG nor an item of them."""
 
+VECTORS = {
+    "german_cities": "german_cities_utm32n.zip",
+    "swiss_cities": "swiss_cities.kml",
+    "swiss_cities_kmz": "swiss_cities.kmz",
+    "us": "us_counties.gpkg",
+    "states_2024": "us_states_wkt.csv",
+    "parcels": "parcels.gdb",
+}
+"""Table → file it is loaded from; of the two layers of one a table each."""
+STAND_IN = "parcels"
+"""The table that is not loaded: its file only looks like a geodatabase."""
+
 _SMALL_BYTES = 120_000
 _MARK = ".geo-assets-demo"
 _PATIENCE_SECONDS = 240.0
@@ -92,7 +104,8 @@ class DemoReport:
     runs: list[tuple[str, str, str, int]]
     """(run id, workflow, status in Dagster, jobs)."""
     results: dict[str, Any]
-    """A few job results: ``rasters`` summary, ``vectors`` listing, the COGs, the catalog, totals over all summaries."""
+    """A few job results: ``rasters`` summary, ``vectors`` listing, the COGs, the tables, the catalog, totals over all
+    summaries."""
     problems: list[str] = field(default_factory=list)
     """What was not as it should be; empty in a demo that worked."""
     seconds: float = 0.0
@@ -159,7 +172,7 @@ def fill_containers(root: Path) -> DemoData:
         for position, file_name in enumerate(chance.sample(small, chance.randint(1, len(small)))):
             folder = ("", "2023/", "2024/élévation nord/")[position % 3]
             _link(pool[file_name], root / name / f"{folder}{file_name}")
-    for shared_name, suffixes in (("rasters", (".tif",)), ("vectors", (".zip", ".kml", ".kmz", ".csv"))):
+    for shared_name, suffixes in (("rasters", (".tif",)), ("vectors", (".zip", ".kml", ".kmz", ".csv", ".gpkg"))):
         for file_name in everything:
             if file_name.endswith(suffixes):
                 _link(pool[file_name], root / shared_name / file_name)
@@ -306,6 +319,9 @@ def _submit(machine: CoreMachine) -> tuple[list[Job], str]:
     wanted: dict[str, list[dict[str, Any]]] = {
         "process_raster": [{"container_name": "rasters", "blob_name": name} for name in _rasters(machine)],
         "stac_catalog_container": [{"container_name": "rasters"}],
+        "ingest_vector": [
+            {"container_name": "vectors", "blob_name": file, "table_name": table} for table, file in VECTORS.items()
+        ],
         "list_container_contents": [{"container_name": name} for name in ("rasters", "vectors", ODD)],
         "summarize_container": [{"container_name": name} for name in ("rasters", "vectors", *_summarized(), *MISSING)],
         "hello_world": [{"n": 2, "message": f"Hello from the demo, {number}"} for number in range(GREETINGS)],
@@ -430,7 +446,22 @@ def _results(machine: CoreMachine, jobs: Sequence[Job]) -> dict[str, Any]:
             for job in jobs
             if job.job_type == "process_raster" and (cog := (job.result_data or {}).get("cog"))
         ],
-        "items": {name: machine.services["catalog"].count_items(name) for name in ("cogs", "dev")},
+        "tables": [
+            {
+                "table": f"{table['schema']}.{table['table']}",
+                "source": f"{job.result_data['blob_name']} ({table['layer']})",
+                "rows": table["rows"],
+                "geometry": ", ".join(table["geometry_types"]),
+                "source_crs": table["source_crs"],
+                "repaired": table["report"]["repaired"]["count"] + table["report"]["repaired_moved"]["count"],
+                "dropped": table["report"]["rows_dropped"],
+                "href": table["href"],
+            }
+            for job in jobs
+            if job.job_type == "ingest_vector" and job.result_data
+            for table in job.result_data["tables"]
+        ],
+        "items": {name: machine.services["catalog"].count_items(name) for name in ("cogs", "vectors", "dev")},
         "catalog": str(machine.settings.catalog_path / "catalog.json"),
         "summarized_files": sum(summary.get("total_files", 0) for summary in summaries),
         "summarized_bytes": sum(summary.get("total_size_bytes", 0) for summary in summaries),
@@ -445,6 +476,7 @@ def _problems(jobs: Sequence[Job], tallies: Sequence[Tally], refused: str) -> li
         ("list_container_contents", ODD): JobStatus.COMPLETED_WITH_ERRORS,
         ("stac_catalog_container", "rasters"): JobStatus.COMPLETED_WITH_ERRORS,
         **{("process_raster", f"rasters/{name}"): JobStatus.FAILED for name in WITHOUT_CRS},
+        ("ingest_vector", f"geo.{STAND_IN}"): JobStatus.FAILED,
     }
     for job in jobs:
         should = expected.get((job.job_type, job.partition_key), JobStatus.COMPLETED)

@@ -181,7 +181,16 @@ def _print_results(results: Mapping[str, Any]) -> None:
         ["raster", "type", "codec", "MB"],
         [(cog["source"], cog["raster_type"], cog["compression"], f"{cog['size_mb']:.2f}") for cog in results["cogs"]],
     )
-    counts = " and ".join(f"{count} items in '{name}'" for name, count in results["items"].items())
+    say(f"\n{len(results['tables'])} vector tables, each counted before it was put in place:")
+    print_table(
+        ["table", "from", ">rows", "geometry", "was", ">repaired", ">dropped"],
+        [
+            (one["table"], one["source"], f"{one['rows']:,}", one["geometry"], one["source_crs"], one["repaired"],
+             one["dropped"])
+            for one in results["tables"]
+        ],
+    )  # fmt: skip
+    counts = ", ".join(f"{count} items in '{name}'" for name, count in results["items"].items())
     say(f"The STAC catalog has {counts}: {results['catalog']}")
     say(
         f"\nThe summaries counted {results['summarized_files']:,} files,"

@@ -76,16 +76,23 @@ def test_the_demo_shows_the_whole_path_and_leaves_nothing_running(tmp_path: Path
     assert report["problems"] == []
     tallies = {tally["job_type"]: tally for tally in report["tallies"]}
     assert set(tallies) == {
-        "hello_world", "list_container_contents", "process_raster", "stac_catalog_container", "summarize_container",
+        "hello_world", "ingest_vector", "list_container_contents", "process_raster", "stac_catalog_container",
+        "summarize_container",
+    }  # fmt: skip
+    assert tallies["ingest_vector"]["outcomes"] == {"created": 5, "invalid": 1}
+    assert {table["table"]: table["rows"] for table in report["results"]["tables"]} == {
+        "geo.german_cities": 7650, "geo.swiss_cities": 1425, "geo.swiss_cities_kmz": 1425, "geo.states_2024": 56,
+        "geo.us_counties": 3230, "geo.us_states": 56,
     }  # fmt: skip
     assert tallies["process_raster"]["outcomes"] == {"created": 6, "invalid": 2}
-    assert report["results"]["items"] == {"cogs": 6, "dev": 6}
+    assert report["results"]["items"] == {"cogs": 6, "vectors": 6, "dev": 6}
     assert all(Path(cog["path"]).is_file() for cog in report["results"]["cogs"])
     assert Path(report["results"]["catalog"]).is_file()
     assert all(sum(tally["outcomes"].values()) == tally["submitted"] for tally in tallies.values())
     assert tallies["summarize_container"]["outcomes"] == {"created": 242, "failed": 3}
     assert tallies["summarize_container"]["materialized"] == 242
     assert sorted(key for key, _, _ in report["bad"]) == [
+        "geo.parcels",
         "oddities",
         "rasters",
         "rasters/no_crs_float64.tif",
@@ -94,7 +101,7 @@ def test_the_demo_shows_the_whole_path_and_leaves_nothing_running(tmp_path: Path
         "survey-lost-2",
         "survey-not-a-folder",
     ]
-    assert len(report["runs"]) == 5
+    assert len(report["runs"]) == 6
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", report["url"])
     assert _processes_with(f"DAGSTER_HOME={home / 'dagster'}") == []
 
