@@ -312,8 +312,8 @@ _EARLIEST: Final = {
 }
 _LATEST: Final = {
     ColumnType.DATE: 2_145_042_905,  # 5874897-12-31
-    ColumnType.TIMESTAMP: 9_223_371_331_199_999_999,  # 294276-12-31T23:59:59.999999
-    ColumnType.TIMESTAMPTZ: 9_223_371_331_199_999_999,
+    ColumnType.TIMESTAMP: 2**63 - 1,  # 29 years before PostgreSQL's last, but all that Arrow can say
+    ColumnType.TIMESTAMPTZ: 2**63 - 1,
     ColumnType.TIME: _DAY,
 }
 _MICROSECONDS: Final = {"s": 1_000_000, "ms": 1000, "us": 1}
