@@ -85,6 +85,7 @@ def open_layers(
     first = next(text.chunks(), None)
     if first is not None:
         layer.features.learn(layer.features.load(first))
+    layer.features.own_id |= _ID in (types or {}) and _ID not in layer.features.kinds
     for name, kind in (types or {}).items():
         layer.features.kinds[name] = wider(layer.features.kinds.get(name, pa.null()), kind)
     return [layer]
@@ -245,16 +246,13 @@ class _Features:
         """
         features = self._objects(chunk)
         columns: dict[str, list[Any]] = {name: [None] * len(features) for name in self.kinds}
-        for row, feature in enumerate(features):
-            properties = feature.get("properties")
-            if properties is None:
-                properties = {}
-            if feature.get("type") != "Feature" or not isinstance(properties, dict):
-                raise self._no_feature(feature, chunk.first + row)
+        given = [self._given(feature, chunk.first + row) for row, feature in enumerate(features)]
+        if not self.own_id and _ID not in self.kinds:
+            self.own_id = any(_ID in one for one in features) and not any(_ID in one for one in given)
+        for row, (feature, properties) in enumerate(zip(features, given, strict=True)):
             self.left_out |= feature.keys() - set(_MEMBERS)
-            if _ID in feature and _ID not in properties:
-                self.own_id = self.own_id or _ID not in self.kinds
-                properties = {_ID: feature[_ID], **properties}
+            if _ID in feature and self.own_id and _ID not in properties:
+                properties[_ID] = feature[_ID]
             elif _ID in feature:
                 self.left_out.add(_ID)
             for name, value in properties.items():
@@ -284,6 +282,13 @@ class _Features:
             ) from error
         return dict(found)
 
+    def _given(self, feature: dict[str, Any], row: int) -> dict[str, Any]:
+        """The properties of a feature."""
+        properties = feature.get("properties", {})
+        if feature.get("type") != "Feature" or not isinstance(properties, dict | None):
+            raise self._no_feature(feature, row)
+        return properties or {}
+
     def _no_feature(self, found: dict[str, Any], row: int) -> Exception:
         if "attributes" in found and "type" not in found:
             return VectorRefusedError(
@@ -299,7 +304,7 @@ class _Features:
         for name, values in properties.columns.items():
             known = self.kinds.get(name)
             kind = wider(known if known is not None else pa.null(), _kind_of(values))
-            if _array(values, kind) is None:
+            if not _takes_all(kind) and _array(values, kind) is None:
                 kind = pa.string()
             if kind != known:
                 changed[name] = kind
@@ -513,6 +518,10 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
         return abs(value) <= _EXACT or (abs(value) < _WHOLE and int(float(value)) == value)
     limit = {pa.int64(): _INT64, WHOLE: _WHOLE}.get(kind, 0)
     return -limit <= value < limit
+
+
+def _takes_all(kind: pa.DataType) -> bool:
+    return kind == JSON or pa.types.is_string(kind)
 
 
 def _json(value: Any) -> str:

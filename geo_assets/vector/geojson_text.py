@@ -131,9 +131,10 @@ class _Scanner:
     def word(self) -> Any:
         """Read a string, number or literal."""
         pattern = _STRING if self.peek() == b'"' else _LITERAL
-        if len(self.data) - self.at < _MEMBER_BYTES:
+        found = pattern.match(self.data, self.at)
+        if (found is None or found.end() == len(self.data)) and not self.ended:  # it may go on
             self.fill(_MEMBER_BYTES)
-        found = pattern.match(self.data, self.at, self.at + _MEMBER_BYTES)
+            found = pattern.match(self.data, self.at)
         if found is None:
             raise VectorUnreadableError(f"At {self.place} is no JSON, or a text longer than 1 MB")
         self.at = found.end()

@@ -20,8 +20,9 @@ from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 from geo_assets.vector import csv_layers
 from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer, SchemaWidenedError
 from geo_assets.vector.text_values import WHOLE
+from tests.services.found import REPOSITORY
 
-DATA = Path("/work/shared/data/vectors")
+DATA = REPOSITORY.parent / "shared" / "data" / "vectors"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
 
 
