@@ -270,7 +270,7 @@ class GeoParquetTables:
         from geo_assets.stores.geoparquet_facts import describe_files  # noqa: PLC0415 - PROJ and shapely
 
         with self._folders.translated(), self._folders.pinned(schema, table) as found:
-            if found is None:
+            if found is None or not found.files:
                 raise self._missing(schema, table)
             facts = describe_files(
                 found.files,
@@ -300,7 +300,7 @@ class GeoParquetTables:
         Tables of others come as they are.
         """
         with self._folders.translated(), self._folders.pinned(schema, table) as found:
-            if found is None:
+            if found is None or not found.files:
                 raise self._missing(schema, table)
             left = limit
             with closing(_rows(found)) as batches:
@@ -422,8 +422,6 @@ class GeoParquetTables:
             self._tidy(one)
 
     def _check_unchanged(self, one: _Publication) -> None:
-        if one.ready is None and VersionRecord.read(self._folders.version(*one.target, one.staged.token)) is None:
-            raise self._lost(one.staged)
         found = self._target(*one.target, one.staged.mode)
         version = None if found is None else found.version
         if version != one.staged.target_version:
@@ -431,6 +429,8 @@ class GeoParquetTables:
                 f"{one.name} of {self.description} was not published: the table is no longer what it was when loading"
                 f" began (version {version or 'none'}, not {one.staged.target_version or 'none'}); run the job again"
             )
+        if one.ready is None and VersionRecord.read(self._folders.version(*one.target, one.staged.token)) is None:
+            raise self._lost(one.staged)
 
     def _make_version(self, one: _Publication) -> None:
         """Turn the staging into a version that nobody sees yet."""
