@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from geo_assets.errors import VectorRefusedError, VectorUnreadableError
+from geo_assets.stores.copying import require_room
 from geo_assets.vector.budget import VectorBudget
 from geo_assets.vector.formats import FILEGDB, SHAPEFILE
 from geo_assets.vector.local_copy import GDB_FILE, require_parts
@@ -92,6 +93,7 @@ def unpack(
             as paths that lead out of it; nothing was unpacked.  ``SEVERAL_DATASETS``: it is not clear which is meant;
             names them.  ``LAYER_NOT_FOUND``: none of the name wanted.
         VectorUnreadableError: damaged or cut off, or a shapefile's part is missing.
+        DiskFullError: not enough room; nothing was unpacked.
     """
     try:
         with path.open("rb") as file:
@@ -101,6 +103,8 @@ def unpack(
                 _check_entries(archive.infolist(), path.stat().st_size, budget)
                 _check_local(file, archive)
                 datasets = _chosen(_datasets(entries), wanted, several)
+                needed = sum(entry.file_size for one in datasets for entry in one.entries)
+                require_room(folder, needed, reserve_bytes=0, what="the zip archive, unpacked,")
                 return [_unpacked(archive, one, folder / str(at)) for at, one in enumerate(datasets)]
     except (zipfile.BadZipFile, zlib.error, EOFError, struct.error) as error:
         raise VectorUnreadableError(f"the zip archive is damaged or cut off: {error}") from error

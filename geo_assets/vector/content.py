@@ -83,6 +83,7 @@ def _check_index(shx: Path, shp_size: int) -> int:
 # --- GeoPackage -------------------------------------------------------------------------------------------------
 
 _APPLICATION_IDS = frozenset({0x47504B47, 0x47503130, 0x47503131})  # GPKG, GP10, GP11
+_RASTERS = frozenset({"tiles", "2d-gridded-coverage"})
 _MODULES = frozenset({"rtree", "rtree_i32", "fts3", "fts4", "fts5"})
 _VIRTUAL = re.compile(r"\s*CREATE\s+VIRTUAL\s+TABLE.*?\sUSING\s+\W?(\w+)", re.IGNORECASE | re.DOTALL)
 _FORBIDDEN = frozenset({"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit", "zipfile", "randomblob"})
@@ -137,6 +138,10 @@ def _check_kind(connection: sqlite3.Connection, *, write_ahead: bool) -> list[st
             f"the file is a SQLite database{f' ({what})' if what else ''}, but no GeoPackage: it has no table"
             f" gpkg_contents{why}"
         )
+    kinds = {str(kind).lower() for (kind,) in connection.execute("SELECT DISTINCT data_type FROM gpkg_contents")}
+    if not kinds - _RASTERS:
+        what = "holds rasters only" if kinds else "registers no table"
+        raise VectorRefusedError(f"the GeoPackage {what}: it has no layer of features", code="NO_LAYER")
     if found not in _APPLICATION_IDS:
         return ["the file does not say that it is a GeoPackage, but has the tables of one"]
     return []

@@ -40,7 +40,7 @@ SNIFFED_BYTES = 16384
 
 @dataclass(frozen=True)
 class VectorFormat:
-    """One format we open: its name, GDAL's driver where GDAL may read it, and the suffix a local copy gets."""
+    """One format we open: its name, GDAL's driver where GDAL reads it, and the suffix a local copy gets."""
 
     name: str
     driver: str | None
@@ -48,8 +48,8 @@ class VectorFormat:
 
 
 CSV = VectorFormat("csv", None, ".csv")
-GEOJSON = VectorFormat("geojson", "GeoJSON", ".geojson")
-GEOJSONL = VectorFormat("geojsonl", "GeoJSON", ".geojsonl")
+GEOJSON = VectorFormat("geojson", None, ".geojson")
+GEOJSONL = VectorFormat("geojsonl", None, ".geojsonl")
 GPKG = VectorFormat("gpkg", "GPKG", ".gpkg")
 KML = VectorFormat("kml", "LIBKML", ".kml")
 KMZ = VectorFormat("kmz", None, ".kmz")
@@ -129,7 +129,7 @@ _REFUSED_TEXTS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\s{0,2}0\s*[\r\n]+\s*SECTION", re.IGNORECASE), "a DXF drawing; convert it to GeoPackage"),
     (re.compile(r"\s*(?:ncols|nrows)\s+\d", re.IGNORECASE), "a raster (Arc/Info ASCII grid)"),
     (re.compile(r"version https://git-lfs"), "a Git LFS pointer: the file itself was not uploaded"),
-    (re.compile(r"(?:PG:[^\r\n]*|(?:/vsi\w+/|\w+://)\S*)\s*\Z", re.IGNORECASE), "only an address"),
+    (re.compile(r"(?:PG:[^\r\n]*|(?:/vsi\w+/|(?:\w+:)?\w+://)\S*)\s*\Z", re.IGNORECASE), "only an address"),
 )
 _XML_START = re.compile(r"\s*(?:<\?.{0,2000}?\?>\s*|<!--.{0,8000}?-->\s*)+", re.DOTALL)
 _KML_ROOT = re.compile(r"<(?:\w+:)?kml[\s>/]")

@@ -111,6 +111,8 @@ def source_version(blobs: BlobStore, container: str, name: str) -> str:
         head, properties = blobs.read_start(container, name, len(_SHAPEFILE_START))
     except BlobNotFoundError:
         return _etag(_gdb_parts(blobs, container, name))
+    if _is_marker(properties):
+        return _etag(_gdb_parts(blobs, container, name))
     if head != _SHAPEFILE_START:
         return properties.etag
     return _etag(_shapefile_parts(blobs, container, properties))
@@ -144,6 +146,8 @@ def _dataset(
         head, properties = blobs.read_start(container, name, SNIFFED_BYTES)
     except BlobNotFoundError:
         return FILEGDB, _gdb_parts(blobs, container, name)
+    if _is_marker(properties):
+        return FILEGDB, _gdb_parts(blobs, container, name)
     try:
         form = sniff(head, size=properties.size, name=name, file_extension=file_extension)
     except VectorRefusedError as error:
@@ -153,6 +157,11 @@ def _dataset(
     parts = _shapefile_parts(blobs, container, properties)
     require_parts([_suffix(part.name) for part in parts if part.name != name], what)
     return form, parts
+
+
+def _is_marker(properties: BlobProperties) -> bool:
+    # accounts with folders have an empty blob for each
+    return properties.size == 0 and properties.name.lower().endswith(FILEGDB.suffix)
 
 
 def _shapefile_parts(blobs: BlobStore, container: str, main: BlobProperties) -> list[BlobProperties]:

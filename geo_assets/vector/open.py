@@ -174,7 +174,7 @@ def open_vector(
         with gdal_fence(form.driver, budget):
             layers: list[Layer] = []
             for member, kind in members:
-                layers += _layers(member, kind, layer=layer, options=options, types=types or {})
+                layers += _layers(member, kind, layer=layer, options=options, budget=budget, types=types or {})
             yield OpenedVector(
                 format=form.name,
                 driver=form.driver,
@@ -253,6 +253,7 @@ def _layers(
     *,
     layer: str | None,
     options: ReadOptions,
+    budget: VectorBudget,
     types: "Mapping[str, Mapping[str, pa.DataType]]",
 ) -> list[Layer]:
     # the readers are imported where they are wanted: most runs need one of them
@@ -273,7 +274,13 @@ def _layers(
     if form in (GEOJSON, GEOJSONL):
         from geo_assets.vector import geojson_layers  # noqa: PLC0415
 
-        return geojson_layers.open_layers(member.path, stem=stem, encoding=options.encoding, types=types.get(stem, {}))
+        return geojson_layers.open_layers(
+            member.path,
+            stem=stem,
+            encoding=options.encoding,
+            types=types.get(stem, {}),
+            max_feature_bytes=budget.feature_bytes,
+        )
     if form is GEOPARQUET:
         from geo_assets.vector import parquet_layers  # noqa: PLC0415
 

@@ -3,9 +3,11 @@
 What belongs here: making them.  What does not: what becomes of them (the tests).
 """
 
+import sqlite3
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,25 @@ def vrt(source: str) -> str:
         f'<OGRVRTDataSource><OGRVRTLayer name="secret"><SrcDataSource>{source}</SrcDataSource>'
         "</OGRVRTLayer></OGRVRTDataSource>"
     )
+
+
+def renamed(path: Path, old: str, new: str) -> Path:
+    """Give a layer of a GeoPackage a name that GDAL does not write."""
+    quoted = new.replace('"', '""')
+    with closing(sqlite3.connect(path)) as connection:
+        drop_triggers(connection)
+        connection.execute(f'ALTER TABLE "{old}" RENAME TO "{quoted}"')
+        for table in ("gpkg_contents", "gpkg_geometry_columns", "gpkg_ogr_contents"):
+            connection.execute(f"UPDATE {table} SET table_name = ?", (new,))  # noqa: S608 - names of ours
+        connection.execute("DELETE FROM gpkg_extensions")
+        connection.commit()
+    return path
+
+
+def drop_triggers(connection: sqlite3.Connection) -> None:
+    """They call functions of GDAL's."""
+    for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        connection.execute(f'DROP TRIGGER "{name}"')
 
 
 def zipped(path: Path, entries: Mapping[str, Any] | Iterable[tuple[str | zipfile.ZipInfo, bytes | str]]) -> Path:

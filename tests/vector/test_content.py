@@ -13,7 +13,7 @@ import pytest
 from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 from geo_assets.vector.content import check_content
 from geo_assets.vector.formats import FILEGDB, FLATGEOBUF, GEOPARQUET, GPKG, KML, SHAPEFILE, VectorFormat
-from tests.vector.files import PLACEMARK, kml, patched, shapefile, write
+from tests.vector.files import PLACEMARK, drop_triggers, kml, patched, shapefile, write
 
 
 def unreadable(path: Path, form: VectorFormat, what: str) -> None:
@@ -88,6 +88,16 @@ def test_fault_29_a_sqlite_database_that_is_no_geopackage(tmp_path: Path) -> Non
     refused(run(tmp_path / "a", "CREATE TABLE a (b)"), GPKG, "no GeoPackage: it has no table gpkg_contents")
     refused(run(tmp_path / "b", "CREATE TABLE tiles (b)"), GPKG, r"\(MBTiles\)")
     refused(run(tmp_path / "c", "CREATE TABLE spatial_ref_sys (b)"), GPKG, r"\(SpatiaLite\)")
+
+
+@pytest.mark.parametrize(("kind", "what"), [("tiles", "rasters only"), (None, "registers no table")])
+def test_fault_23_a_geopackage_without_a_layer(kind: str | None, what: str, gpkg: Path) -> None:
+    with closing(sqlite3.connect(gpkg)) as connection:
+        drop_triggers(connection)
+        connection.execute("UPDATE gpkg_contents SET data_type = coalesce(?, '')", (kind,))
+        connection.execute("DELETE FROM gpkg_contents WHERE data_type = ''")
+        connection.commit()
+    refused(gpkg, GPKG, what)
 
 
 def test_a_geopackage_that_does_not_say_so_is_noted(gpkg: Path) -> None:
