@@ -6,7 +6,7 @@ does not: which files are a table (``geoparquet_folders``), parts as we write th
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pyproj
 import shapely
 
-from geo_assets.errors import ParameterError, TableDataError
+from geo_assets.errors import ParameterError, TableDataError, VectorRefusedError
 from geo_assets.stores.geoparquet_parts import covering_columns
 from geo_assets.stores.tables import GeometryFacts, TableColumn, TableFacts
 from geo_assets.vector.footprint import Box, FootprintBuilder
@@ -29,6 +29,7 @@ from geo_assets.vector.wkb import TYPE_NAMES, kinds_of
 __all__ = ["describe_files", "read_files"]
 
 _READ_ROWS: Final = 16_384
+_PLANE: Final = 3035
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_MICROSECOND: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _LAST_MICROSECOND: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
@@ -158,7 +159,7 @@ def _geometry_of(files: _Files, column: str, *, exact: bool) -> _Found:
     boxes = np.array([[*box[:2], *box[len(box) // 2 :][:2]] for one in said if (box := one.get("bbox"))])
     kinds = {kind.removesuffix(" Z") for one in said for kind in one.get("geometry_types", ())}
     native = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist()) if len(boxes) else None
-    found = _outlined(crs, [native] if native else [])
+    found = None if native is None else _outlined(crs, native)
     return _Found(
         types=tuple(sorted(kinds)),
         bbox=None if found is None else found.bbox,
@@ -169,8 +170,7 @@ def _geometry_of(files: _Files, column: str, *, exact: bool) -> _Found:
 
 
 def _by_rows(files: _Files, column: str, crs: pyproj.CRS | None) -> _Found:
-    # boxes in the table's own CRS need no CRS
-    builder = FootprintBuilder(crs or pyproj.CRS.from_epsg(4326))
+    builder, located = _builder(crs)
     kinds: set[int] = set()
     with closing(files.batches([column])) as batches:
         for batch in batches:
@@ -179,22 +179,28 @@ def _by_rows(files: _Files, column: str, crs: pyproj.CRS | None) -> _Found:
             builder.add(wkb)
     return _Found(
         types=tuple(sorted({TYPE_NAMES[kind % 1000] for kind in kinds if kind})),
-        bbox=None if crs is None else builder.bbox,
+        bbox=builder.bbox if located else None,
         native_bbox=builder.native_bbox,
-        footprint=None if crs is None else builder.footprint,
+        footprint=builder.footprint if located else None,
     )
 
 
-def _outlined(crs: pyproj.CRS | None, boxes: Sequence[Box]) -> FootprintBuilder | None:
-    if crs is None:
-        return None
-    builder = FootprintBuilder(crs)
-    shapes = [
-        shapely.box(*box) if box[0] < box[2] and box[1] < box[3] else shapely.LineString([box[:2], box[2:]])
-        for box in boxes
-    ]
-    builder.add(pa.array([shapely.to_wkb(shape) for shape in shapes], pa.binary()))
-    return builder
+def _builder(crs: pyproj.CRS | None) -> tuple[FootprintBuilder, bool]:
+    """What gathers boxes, and whether it can say where on Earth they lie: not without a CRS, or with that of Mars."""
+    if crs is not None:
+        with suppress(VectorRefusedError):
+            return FootprintBuilder(crs), True
+    # boxes in the table's own CRS need none; this one takes any numbers as they are
+    return FootprintBuilder(pyproj.CRS.from_epsg(_PLANE)), False
+
+
+def _outlined(crs: pyproj.CRS | None, box: Box) -> FootprintBuilder | None:
+    builder, located = _builder(crs)
+    left, bottom, right, top = box
+    flat = left == right or bottom == top
+    shape = shapely.LineString([(left, bottom), (right, top)]) if flat else shapely.box(*box)
+    builder.add(pa.array([shapely.to_wkb(shape)], pa.binary()))
+    return builder if located else None
 
 
 def _crs(said: Sequence[Mapping[str, Any]]) -> pyproj.CRS | None:

@@ -625,6 +625,32 @@ def test_a_crs_that_a_file_leaves_out_is_longitude_and_latitude(store: GeoParque
     assert store.describe("geo", "left_out").bbox == (1.0, 2.0, 1.0, 2.0)
 
 
+@pytest.mark.parametrize("crs", [None, "IAU_2015:30100", 'LOCAL_CS["site",UNIT["metre",1]]'])
+@pytest.mark.parametrize("exact", [True, False])
+def test_without_a_place_on_earth_there_is_the_native_box(
+    store: GeoParquetTables,
+    root: Path,
+    crs: str | None,
+    exact: bool,  # noqa: FBT001
+) -> None:
+    (root / "geo").mkdir(parents=True)
+    shapes = [shapely.Point(600_000, -5e6), shapely.box(0, 0, 10, 10)]
+    geopandas.GeoDataFrame({"n": [1, 2]}, geometry=shapes, crs=crs).to_parquet(root / "geo" / "away.parquet")
+    facts = store.describe("geo", "away", exact=exact)
+    assert facts.native_bbox == (0.0, -5e6, 600_000.0, 10.0)
+    assert (facts.bbox, facts.footprint, facts.row_count) == (None, None, 2)
+    assert facts.geometries[0].srid is None
+    assert facts.geometry_types == ("Point", "Polygon")
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_single_point_has_a_box(store: GeoParquetTables, exact: bool) -> None:  # noqa: FBT001
+    load(store, PLACES, points(PLACES, 1))
+    facts = store.describe("geo", "places", exact=exact)
+    assert facts.bbox == (1.0, 1.0, 1.0, 1.0)
+    assert facts.footprint == {"type": "Point", "coordinates": [1.0, 1.0]}
+
+
 def test_columns_and_geometries_of_somebody_else_can_be_several(store: GeoParquetTables, root: Path) -> None:
     (root / "geo").mkdir(parents=True)
     frame = geopandas.GeoDataFrame({"n": [1]}, geometry=[shapely.Point(1, 2)], crs=4326)
