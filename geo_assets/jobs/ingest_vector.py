@@ -18,6 +18,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -388,13 +389,15 @@ def publish_tables(params: dict[str, Any], context: Mapping[str, Any]) -> dict[s
 def _load_of(
     found: Mapping[str, Any], source: Mapping[str, Any], names: Sequence[str], key: str, job_id: str
 ) -> TableLoad:
+    from geo_assets.stac.items import rfc3339  # noqa: PLC0415 - with the item, where one is made
+
     details = {name: found[name] for name in _REMEMBERED}
     return TableLoad(
         key=key,
         job_id=job_id,
         rows=found["rows"],
         source={**source, "layer": found["layer"]},
-        details={**details, "tables": list(names)},
+        details={**details, "tables": list(names), "loaded_at": rfc3339(datetime.now(UTC))},
     )
 
 

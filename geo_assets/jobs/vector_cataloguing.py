@@ -21,6 +21,7 @@ from geo_assets.coremachine.contract import (
 )
 from geo_assets.errors import ParameterError, TableNotFoundError
 from geo_assets.jobs.raster_blobs import invalid
+from geo_assets.jobs.vector_tables import box_text
 from geo_assets.pictures import Picture, gallery, shown_at_once
 from geo_assets.settings import Settings
 from geo_assets.stac.collections import describe_collection
@@ -284,7 +285,7 @@ def catalogued_table_metadata(result: Mapping[str, Any]) -> dict[str, Any]:
         "item": stac.get("outcome"),
         "datetime": " / ".join(str(moment) for moment in times) if all(times) else stac.get("datetime"),
         "datetime_source": stac.get("datetime_source"),
-        "bbox": stac.get("bbox"),
+        "bbox": box_text(stac.get("bbox")),
         "crs": stac.get("crs"),
         "geometry_column": result.get("geometry_column"),
         "geometry_types": ", ".join(result.get("geometry_types") or ()) or None,

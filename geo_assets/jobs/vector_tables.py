@@ -11,8 +11,10 @@ from typing import Any
 from geo_assets.coremachine.contract import PICTURES, Markdown, Published
 from geo_assets.pictures import Picture, enlarged, gallery, shown_at_once
 
-__all__ = ["report_rows", "table_metadata", "table_published"]
+__all__ = ["box_text", "report_rows", "table_metadata", "table_published"]
 
+_MAP_SIDE = 260
+"""Pixels of the longer side of the map that is shown at once; larger, it would only be coarser."""
 _COLUMNS_SHOWN = 60
 _SAMPLE_COLUMNS = 8
 _SAMPLE_ROWS = 5
@@ -52,7 +54,7 @@ def table_metadata(table: Mapping[str, Any], source: Mapping[str, Any]) -> dict[
         "source_crs": table["source_crs"],
         "geometry_types": ", ".join(f"{kind}: {count:,}" for kind, count in table["geometry_types"].items()) or None,
         "geometry_column": f"{geometry['name']} {geometry['type']} {geometry['dimensions']}" if geometry else None,
-        "bbox": table["bbox"],
+        "bbox": box_text(table["bbox"]),
         "changes": report_rows(table["report"]) or None,
         "sample": _sample(table) or None,
         "dagster/column_schema": _schema_of(columns, geometry),
@@ -64,6 +66,11 @@ def table_metadata(table: Mapping[str, Any], source: Mapping[str, Any]) -> dict[
         "version": table["version"],
     }
     return {name: value for name, value in shown.items() if value is not None}
+
+
+def box_text(box: Sequence[float] | None) -> str | None:
+    """A box in one line, rounded to what a person reads."""
+    return None if box is None else ", ".join(f"{edge:.7g}" for edge in box)
 
 
 def report_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -104,7 +111,9 @@ def _pictures(table: Mapping[str, Any]) -> dict[str, Any]:
         Picture(alt=alt, media_type=pictures["media_type"], data=base64.b64decode(pictures[size]))
         for size in ("tiny", "small")
     )
-    at_once = shown_at_once(enlarged(tiny, width=pictures["width"], height=pictures["height"]))
+    scale = _MAP_SIDE / max(pictures["width"], pictures["height"], 1)
+    width, height = (max(round(pictures[side] * scale), 1) for side in ("width", "height"))
+    at_once = shown_at_once(enlarged(tiny, width=width, height=height))
     return {**({"map": Markdown(at_once)} if at_once else {}), "pictures": Markdown(gallery("", [small]))}
 
 
