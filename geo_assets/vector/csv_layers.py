@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pyproj.exceptions import CRSError
 
 from geo_assets.errors import VectorRefusedError, VectorUnreadableError
-from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer, SchemaWidenedError, SourceField
+from geo_assets.vector.layers import GEOMETRY, Layer, SchemaWidenedError, SourceField, bounded
 from geo_assets.vector.text_files import TextFile, look_at
 from geo_assets.vector.text_values import fit, infer, misfit, wider
 
@@ -574,7 +574,7 @@ class _CsvLayer:
                 raise self._widened(chain([block], blocks))
             columns.append(self.geometry.read(block, row))
             row += block.num_rows
-            yield from _bounded(pa.RecordBatch.from_arrays(columns, names=names))
+            yield from bounded(pa.RecordBatch.from_arrays(columns, names=names))
 
     def _widened(self, blocks: "Iterator[pa.RecordBatch]") -> SchemaWidenedError:
         """Read all that is left for its types, so that one new start is enough."""
@@ -588,9 +588,3 @@ class _CsvLayer:
             types[one.name] = wider(one.kind, types.get(one.name, pa.null()))
         shown = ", ".join(f"{name!r}: {kind}" for name, kind in types.items())
         return SchemaWidenedError(types, f"Later rows of {self.table.text.path.name} ask for {shown}")
-
-
-def _bounded(batch: pa.RecordBatch) -> "Iterator[pa.RecordBatch]":
-    parts = -(-batch.nbytes // BATCH_BYTES)
-    rows = -(-batch.num_rows // max(parts, 1))
-    return (batch.slice(start, rows) for start in range(0, batch.num_rows, max(rows, 1)))

@@ -28,7 +28,7 @@ from pyproj.exceptions import CRSError
 from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 from geo_assets.vector.geojson_shapes import DEPTHS, IrregularError, encode, pack
 from geo_assets.vector.geojson_text import Chunk, GeoJsonText
-from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer, SchemaWidenedError, SourceField
+from geo_assets.vector.layers import GEOMETRY, Layer, SchemaWidenedError, SourceField, bounded
 from geo_assets.vector.text_files import look_at
 from geo_assets.vector.text_values import JSON, MOMENTS, WHOLE, fit, infer, wider
 
@@ -47,6 +47,13 @@ _CUT_TEXT = rb'"coordinates":"\\u0000coordinates"'
 _TYPE = re.compile(
     rb'"type"\s*:\s*"(Point|MultiPoint|LineString|MultiLineString|Polygon|MultiPolygon|GeometryCollection)"'
 )
+_TYPES: dict[pa.DataType, set[type]] = {
+    pa.bool_(): {bool},
+    pa.int64(): {int},
+    WHOLE: {int},
+    pa.float64(): {int, float},
+    **{kind: {str} for kind in MOMENTS},
+}
 _CRS_NAME = re.compile(
     r"(urn:(x-)?ogc:def:crs:)?(?P<authority>EPSG|OGC):[\d.]*:?(?P<code>\d{4,6}|CRS84)", re.IGNORECASE
 )
@@ -122,6 +129,8 @@ class _Properties:
 
     columns: dict[str, list[Any]]
     first: int
+    arrays: "dict[str, pa.Array[Any]]" = field(default_factory=dict)
+    """Those that have been made of their final type."""
 
 
 class _UnlikeError(Exception):
@@ -272,10 +281,10 @@ class _Features:
         text = chunk.feature(row)
         short, cuts = _COORDINATES.subn(_CUT_TEXT, text)
         try:
-            found = json.loads(short, object_pairs_hook=_unrepeated)
+            found = _DECODER.decode(short.decode())
             geometry = found.get("geometry")
             if cuts != (isinstance(geometry, dict) and geometry.get("coordinates") == _CUT):
-                found = json.loads(text, object_pairs_hook=_unrepeated)  # what was cut is a property
+                found = _DECODER.decode(text.decode())  # what was cut is a property
         except (ValueError, RecursionError) as error:
             raise VectorUnreadableError(
                 f"Feature {chunk.first + row + 1:,} of {self.name} is no JSON: {error}"
@@ -302,11 +311,14 @@ class _Features:
         """Take types that take these values as well; says which had to change."""
         changed = {}
         for name, values in properties.columns.items():
-            known = self.kinds.get(name)
-            kind = wider(known if known is not None else pa.null(), _kind_of(values))
-            if not _takes_all(kind) and _array(values, kind) is None:
+            known = self.kinds.get(name, pa.null())
+            made = None if _takes_all(known) else _array(values, known)
+            if made is not None:
+                properties.arrays[name] = made
+            kind = known if made is not None else wider(known, _kind_of(values))
+            if not _takes_all(kind) and made is None and _array(values, kind) is None:
                 kind = pa.string()
-            if kind != known:
+            if kind != known or name not in self.kinds:
                 changed[name] = kind
         if self.own_id and _ID not in self.kinds:
             self.kinds = {_ID: pa.null(), **self.kinds}
@@ -319,7 +331,9 @@ class _Features:
         for name, kind in self.kinds.items():
             values = properties.columns[name]
             self._note_text(name, kind, values, properties.first)
-            columns.append(self._made(name, kind, values, properties.first))
+            made = properties.arrays.get(name)
+            made = made if made is not None else self._made(name, kind, values, properties.first)
+            columns.append(made.cast(_delivered(kind)))
         return columns, self._shapes(chunk)
 
     def _made(self, name: str, kind: pa.DataType, values: list[Any], first: int) -> "pa.Array[Any]":
@@ -332,7 +346,7 @@ class _Features:
             ) from error
         if made is None:
             raise AssertionError(f"{name!r} was not learnt")
-        return made.cast(_delivered(kind))
+        return made
 
     def _note_text(self, name: str, kind: pa.DataType, values: list[Any], first: int) -> None:
         """Say of a text column which value is none, once."""
@@ -369,7 +383,7 @@ class _Features:
         packed = []
         for row in rows:
             try:
-                found = json.loads(chunk.feature(int(row)), object_pairs_hook=_unrepeated)
+                found = _DECODER.decode(chunk.feature(int(row)).decode())
                 packed.append(pack(found if self.bare else found.get("geometry")))
             except (ValueError, RecursionError) as error:
                 raise VectorUnreadableError(
@@ -467,9 +481,12 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_unrepeated)
+
+
 def _kind_of(values: list[Any]) -> pa.DataType:
     """The narrowest type that takes all values."""
-    types = {type(value) for value in values} - {type(None)}
+    types = _types(values)
     if not types:
         return pa.null()
     if types == {str}:
@@ -496,7 +513,7 @@ def _array(values: list[Any], kind: pa.DataType) -> "pa.Array[Any] | None":
         return pa.array([None if value is None else _json(value) for value in values], pa.string())
     if pa.types.is_string(kind):
         return pa.array([value if isinstance(value, str | None) else _json(value) for value in values], pa.string())
-    if not all(value is None or _fits(value, kind) for value in values):
+    if not _fit(values, kind):
         return None
     if kind in MOMENTS:
         return fit(pa.array(values, pa.string()), kind)
@@ -504,20 +521,24 @@ def _array(values: list[Any], kind: pa.DataType) -> "pa.Array[Any] | None":
     return made
 
 
-def _fits(value: Any, kind: pa.DataType) -> bool:
-    """Whether a value is one of a type, exactly."""
-    if isinstance(value, bool):
-        return pa.types.is_boolean(kind)
-    if isinstance(value, str):
-        return kind in MOMENTS and not _has_half_characters(value)
-    if isinstance(value, float):
-        return pa.types.is_floating(kind)
-    if not isinstance(value, int):
+def _fit(values: list[Any], kind: pa.DataType) -> bool:
+    """Whether all values are of a type, exactly; of text that is only told in part."""
+    types = _types(values)
+    if not types <= _TYPES.get(kind, set()):
         return False
+    if types == {str}:
+        return not any(_has_half_characters(value) for value in values)
+    if int not in types:
+        return True
     if pa.types.is_floating(kind):
-        return abs(value) <= _EXACT or (abs(value) < _WHOLE and int(float(value)) == value)
-    limit = {pa.int64(): _INT64, WHOLE: _WHOLE}.get(kind, 0)
-    return -limit <= value < limit
+        large = [value for value in values if type(value) is int and abs(value) > _EXACT]
+        return all(abs(value) < _WHOLE and int(float(value)) == value for value in large)
+    limit = _INT64 if kind == pa.int64() else _WHOLE
+    return all(value is None or -limit <= value < limit for value in values)
+
+
+def _types(values: list[Any]) -> set[type]:
+    return set(map(type, values)) - {type(None)}
 
 
 def _takes_all(kind: pa.DataType) -> bool:
@@ -582,7 +603,7 @@ class _GeoJsonLayer:
         chunks = self.text.chunks()
         for chunk in chunks:
             columns, geometry = self._read(chunk, chunks)
-            yield from _bounded(pa.RecordBatch.from_arrays([*columns, geometry], names=names))
+            yield from bounded(pa.RecordBatch.from_arrays([*columns, geometry], names=names))
         crs, _ = _crs_of(self.text.members)
         if crs != self.crs:
             raise VectorRefusedError(
@@ -610,9 +631,3 @@ class _GeoJsonLayer:
                 changed |= self.features.learn(self.features.load(chunk))
         shown = ", ".join(f"{name!r}: {kind}" for name, kind in changed.items())
         return SchemaWidenedError(changed, f"Later features of {self.text.text.path.name} ask for {shown}")
-
-
-def _bounded(batch: pa.RecordBatch) -> "Iterator[pa.RecordBatch]":
-    parts = -(-batch.nbytes // BATCH_BYTES)
-    rows = max(-(-batch.num_rows // max(parts, 1)), 1)
-    return (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))

@@ -148,27 +148,39 @@ class _Scanner:
             raise VectorUnreadableError(f"Before {self.place} is no JSON: {error}") from error
 
     def value(self) -> Any:
-        """Read any value; one longer than 1 MB is gone over, and gives ``None``."""
+        """Read any value; an object or list longer than 1 MB is gone over, and gives ``None``."""
         if self.peek() not in (b"{", b"["):
             return self.word()
-        depth, kept, inside = 0, bytearray(), False
+        kept = bytearray()
+        for part in self.enclosed():
+            if len(kept) <= _MEMBER_BYTES:
+                kept += part
+        return self.parsed(bytes(kept)) if len(kept) <= _MEMBER_BYTES else None
+
+    def enclosed(self) -> Iterator[bytes]:
+        """Go over an object or list, which must be the next, a part at a time."""
+        depth, inside = 0, False
         while True:
             self.fill(_BLOCK)
-            if not self.data:
-                raise VectorUnreadableError(f"{self.name} is cut off: it ends within a value")
             scanned = _scan(self.data, inside=inside)
+            if not scanned.end:
+                raise VectorUnreadableError(f"{self.name} is cut off or damaged: at {self.place} ends what has no end")
             depths = depth + scanned.depths
+            self.watch(depths)
             done = np.flatnonzero(depths == 0)
             end = int(scanned.places[done[0]]) + 1 if len(done) else scanned.end
-            if not scanned.end:
-                raise VectorUnreadableError(f"{self.name} is cut off: it ends within a value")
-            if len(kept) <= _MEMBER_BYTES:
-                kept += self.data[self.at : end]
+            part = self.data[:end]
             self.at = end
+            yield part
             if len(done):
-                return self.parsed(bytes(kept)) if len(kept) <= _MEMBER_BYTES else None
+                return
             depth = int(depths[-1]) if len(depths) else depth
             inside = scanned.inside
+
+    def watch(self, depths: NDArray[np.int32]) -> None:
+        """Refuse what is nested so deep that reading it would need too deep a stack."""
+        if len(depths) and int(depths.max()) > _DEEPEST:
+            raise VectorUnreadableError(f"After {self.place} are more than {_DEEPEST} brackets within each other")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,15 +197,16 @@ class _Scanned:
 
 
 def _scan(data: bytes, *, inside: bool = False) -> _Scanned:
-    end = len(data)
-    tail = end - len(data.rstrip(b"\\"))
-    end -= tail
-    array = np.frombuffer(data, np.uint8, end)
+    array = np.frombuffer(data, np.uint8)
+    end = len(array)
+    while end and array[end - 1] == _BACKSLASH:
+        end -= 1
+    array = array[:end]
     places = np.flatnonzero(_TELLING[array])
     letters = array[places]
     quotes = letters == _QUOTE
-    if data.find(b"\\", 0, end) >= 0:
-        quotes &= ~_escaped(array, places)
+    if b"\\" in data:
+        quotes &= ~_escaped(np.flatnonzero(array == _BACKSLASH), places)
     within = (np.cumsum(quotes, dtype=np.int32) + inside) & 1
     outside = (within == 0) & (letters != _QUOTE)
     brackets = places[outside]
@@ -201,9 +214,10 @@ def _scan(data: bytes, *, inside: bool = False) -> _Scanned:
     return _Scanned(places=brackets, depths=depths, inside=bool(within[-1]) if len(within) else inside, end=end)
 
 
-def _escaped(array: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _escaped(slashes: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether an odd number of backslashes stands before each place."""
-    slashes = np.flatnonzero(array == _BACKSLASH)
+    if not len(slashes):
+        return np.zeros(len(places), bool)
     begins = np.concatenate([[True], np.diff(slashes) != 1])
     run_starts = slashes[begins][np.cumsum(begins) - 1]
     before = np.searchsorted(slashes, places) - 1
@@ -342,19 +356,12 @@ class GeoJsonText:
     # --- its features
 
     def _features(self, scanner: _Scanner) -> Iterator[Chunk]:
-        count, size = 0, _BLOCK
+        count = 0
         while True:
-            scanner.fill(size)
+            scanner.fill(_BLOCK)
             if self._ends(scanner):
                 return
-            chunk, used = self._cut(scanner, count)
-            if chunk is None:
-                if scanner.ended or size > self.max_feature_bytes:
-                    raise self._no_end(scanner, count)
-                size *= 2
-                continue
-            size = _BLOCK
-            scanner.at += used
+            chunk = self._cut(scanner, count) or self._large(scanner, count)
             count += len(chunk)
             yield chunk
 
@@ -364,42 +371,49 @@ class GeoJsonText:
             return not scanner.peek()
         return scanner.take(b"]")
 
-    def _no_end(self, scanner: _Scanner, count: int) -> VectorUnreadableError:
-        name = self.text.path.name
-        if scanner.ended:
-            return VectorUnreadableError(f"{name} is cut off or damaged: feature {count + 1:,} has no end")
-        return VectorUnreadableError(
-            f"Feature {count + 1:,} of {name} is larger than {self.max_feature_bytes >> 20} MB; split it, or raise the "
-            f"limit"
-        )
+    def _large(self, scanner: _Scanner, count: int) -> Chunk:
+        """Cut out one feature that is longer than a block."""
+        if self.collection and count:
+            scanner.expect(b",")
+        if scanner.peek() != b"{":
+            self._must_end(scanner, scanner.at, count)
+        data = bytearray()
+        for part in scanner.enclosed():
+            data += part
+            if len(data) > self.max_feature_bytes:
+                raise VectorUnreadableError(
+                    f"Feature {count + 1:,} of {scanner.name} is larger than {self.max_feature_bytes >> 20} MB; split "
+                    f"it, or raise the limit"
+                )
+        one = np.zeros(1, np.int64)
+        return Chunk(data=np.frombuffer(data, np.uint8), starts=one, ends=one + len(data), first=count)
 
-    def _cut(self, scanner: _Scanner, count: int) -> tuple[Chunk | None, int]:
-        """Cut out the features of which there is all, and say how much of the text they take."""
-        data = scanner.data  # begins at scanner.at == 0, or after spaces
+    def _cut(self, scanner: _Scanner, count: int) -> Chunk | None:
+        """Cut out the features of which there is all; ``None``: there is not all of one."""
         begin = scanner.at
-        scanned = _scan(data[begin:] if begin else data)
+        text = scanner.data[begin:] if begin else scanner.data
+        scanned = _scan(text)
         depths, places = scanned.depths, scanned.places
         below = np.flatnonzero(depths < 0)
         if len(below):
             depths, places = depths[: below[0]], places[: below[0]]
-        if len(depths) and int(depths.max()) > _DEEPEST:
-            raise VectorUnreadableError(f"A feature after number {count:,} of {scanner.name} is nested too deep")
+        scanner.watch(depths)
         ends = places[depths == 0] + 1
-        opened = np.flatnonzero(depths == 1)
-        starts = places[opened[np.concatenate([[True], depths[opened[1:] - 1] == 0])]] if len(opened) else ends
-        starts = starts[: len(ends)]
-        array = np.frombuffer(bytearray(data[begin:]), np.uint8)
-        kept = self._well_apart(array, starts, ends, first=count == 0)
+        before = np.concatenate([[0], depths[:-1]]) if len(depths) else depths
+        starts = places[(depths == 1) & (before == 0)][: len(ends)]
+        data = np.frombuffer(bytearray(text), np.uint8)
+        kept = self._well_apart(data, starts, ends, first=count == 0)
         if kept < len(ends) or (len(below) and not kept):
             self._must_end(scanner, begin + (int(ends[kept - 1]) if kept else 0), count + kept)
         if not kept:
-            return None, 0
+            return None
         used = int(ends[kept - 1])
-        if int((ends[:kept] - starts[:kept]).max()) > self.max_feature_bytes:
+        scanner.at += used
+        if used > self.max_feature_bytes and int((ends[:kept] - starts[:kept]).max()) > self.max_feature_bytes:
             raise VectorUnreadableError(
                 f"A feature after number {count:,} of {scanner.name} is larger than {self.max_feature_bytes >> 20} MB"
             )
-        return Chunk(data=array[:used], starts=starts[:kept], ends=ends[:kept], first=count), used
+        return Chunk(data=data[:used], starts=starts[:kept], ends=ends[:kept], first=count)
 
     def _well_apart(
         self, array: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], *, first: bool

@@ -1,7 +1,8 @@
 """What a layer of a vector file is to those who read it: its attributes, its CRS, and its rows as Arrow batches.
 
-What belongs here: :class:`Layer`, the protocol every reader keeps, and what readers raise to be started anew.  What
-does not: any one format (``ogr_layers``, ``csv_layers``, ``geojson_layers``, ``parquet_layers``), opening (``open``).
+What belongs here: :class:`Layer`, the protocol every reader keeps, what readers raise to be started anew, and batches
+kept small.  What does not: any one format (``ogr_layers``, ``csv_layers``, ``geojson_layers``, ``parquet_layers``),
+opening (``open``).
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyproj
 
-__all__ = ["BATCH_BYTES", "GEOMETRY", "Layer", "SchemaWidenedError", "SourceField"]
+__all__ = ["BATCH_BYTES", "GEOMETRY", "Layer", "SchemaWidenedError", "SourceField", "bounded"]
 
 BATCH_BYTES = 16 * 1024 * 1024
 """About how large a batch may be: memory follows this, not the file."""
@@ -89,3 +90,10 @@ class Layer(Protocol):
             VectorUnreadableError: the file is damaged or cut off; says where.
         """
         ...
+
+
+def bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Give a batch in parts of equally many rows, of about :data:`BATCH_BYTES` at most; none if it is empty."""
+    parts = max(-(-batch.nbytes // BATCH_BYTES), 1)
+    rows = max(-(-batch.num_rows // parts), 1)
+    return (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))

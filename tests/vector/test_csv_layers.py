@@ -337,7 +337,7 @@ def test_ragged_rows_are_errors_that_name_the_row(path: Path, row: str) -> None:
 @pytest.mark.usefixtures("small_blocks")
 def test_a_ragged_row_far_down_is_an_error(path: Path) -> None:
     layer = opened(path, "a,lat,lon\n" + "12,34.5,67.5\n" * LONG * 2 + "1,2\n")
-    with pytest.raises(VectorUnreadableError, match=f"{LONG * 2 + 1:,}|A row"):
+    with pytest.raises(VectorUnreadableError, match=f"Row {LONG * 2 + 1:,} of"):
         list(layer.batches())
 
 
