@@ -9,7 +9,9 @@ and the workflows that use it (``geo_assets.jobs``).
 opens the copy.  It takes and returns plain dicts, and leaves what it prepared as Arrow files in a folder it is given.
 
 - ``table``: what a table is: columns, geometry, types; plain values that pass between the layers.
-- ``formats``: which driver a file is for, by its first bytes; references and traps that GDAL does not notice.
+- ``budget``: what a file may ask for.
+- ``formats``: which driver a file is for, by its first bytes.
+- ``content``: what GDAL does not notice in it: cut off, parts that do not fit, names of other files, functions.
 - ``archives``: zip files, bounded before anything is unpacked.
 - ``local_copy``: a blob, or the blobs of one dataset, as files in a private folder.
 - ``open``: the one door; gives the layers of a file.

@@ -84,8 +84,7 @@ def _check_index(shx: Path, shp_size: int) -> int:
 
 _APPLICATION_IDS = frozenset({0x47504B47, 0x47503130, 0x47503131})  # GPKG, GP10, GP11
 _RASTERS = frozenset({"tiles", "2d-gridded-coverage"})
-_MODULES = frozenset({"rtree", "rtree_i32", "fts3", "fts4", "fts5"})
-_VIRTUAL = re.compile(r"\s*CREATE\s+VIRTUAL\s+TABLE.*?\sUSING\s+\W?(\w+)", re.IGNORECASE | re.DOTALL)
+_VIRTUAL = re.compile(r"\s*CREATE\s+VIRTUAL\s", re.IGNORECASE)
 _FORBIDDEN = frozenset({"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit", "zipfile", "randomblob"})
 _SQLITE_PAGES = 28
 _WRITE_AHEAD = 2
@@ -106,10 +105,11 @@ def _check_gpkg(path: Path) -> list[str]:
         # immutable: no log or lock is looked for, and nothing is written
         address = f"file:{urllib.parse.quote(str(path))}?mode=ro&immutable=1"
         with closing(sqlite3.connect(address, uri=True)) as connection:
+            connection.text_factory = lambda text: text.decode("utf-8", "replace")
             connection.execute("PRAGMA trusted_schema = OFF")
             notes += _check_kind(connection, write_ahead=write_ahead)
             _check_schema(connection)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter where SQLite's message is no text
         raise VectorUnreadableError(f"the GeoPackage is damaged, cut off or encrypted: {error}") from error
     return notes
 
@@ -128,7 +128,7 @@ def _check_pages(path: Path, header: bytes) -> None:
 
 def _check_kind(connection: sqlite3.Connection, *, write_ahead: bool) -> list[str]:
     (found,) = connection.execute("PRAGMA application_id").fetchone()
-    names = {name.lower() for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    names = {str(name).lower() for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if "gpkg_contents" not in names:
         what = next(
             (what for name, what in (("tiles", "MBTiles"), ("spatial_ref_sys", "SpatiaLite")) if name in names), None
@@ -149,29 +149,29 @@ def _check_kind(connection: sqlite3.Connection, *, write_ahead: bool) -> list[st
 
 def _check_schema(connection: sqlite3.Connection) -> None:
     """Refuse tables and views that do more than hold rows of this database."""
-    rows = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
-    for kind, name, sql in rows:
-        if not isinstance(name, str) or "\0" in name:
-            raise VectorRefusedError(f"the GeoPackage has a {kind} with an impossible name: {name!a}")
-        module = _VIRTUAL.match(sql or "")
-        if module is not None and module[1].lower() not in _MODULES:
-            raise VectorRefusedError(f"the GeoPackage has a virtual table {name!a} (module {module[1]!a})")
+    query = "SELECT type, CAST(name AS TEXT), CAST(sql AS TEXT) FROM sqlite_master WHERE type IN ('table', 'view')"
+    rows = connection.execute(query).fetchall()
     connection.set_authorizer(_authorize)
     for kind, name, sql in rows:
-        if sql is None or _VIRTUAL.match(sql):
-            continue
-        # preparing is enough: functions that SQLite does not have are unknown, and others the authorizer sees
+        if name is None or "\0" in name:
+            raise VectorRefusedError(f"the GeoPackage has a {kind} with an impossible name: {name!a}")
+        # preparing is enough: functions and modules that SQLite does not have are unknown, others the authorizer sees
         quoted = name.replace('"', '""')
         try:
             connection.execute(f'EXPLAIN SELECT * FROM "{quoted}"').close()  # noqa: S608 - an identifier, quoted
         except sqlite3.DatabaseError as error:
-            if kind == "view" or "function" in str(error):
-                raise VectorRefusedError(
-                    f"the {kind} {name!a} of the GeoPackage is not opened, as it does more than name columns: {error};"
-                    " save it as a table"
-                ) from error
-            raise
+            _judge(error, kind, name, is_virtual=bool(_VIRTUAL.match(sql or "")))
     connection.set_authorizer(None)
+
+
+def _judge(error: sqlite3.DatabaseError, kind: str, name: str, *, is_virtual: bool) -> None:
+    if kind == "view" or "function" in str(error) or "no such module" in str(error):
+        raise VectorRefusedError(
+            f"the {kind} {name!a} of the GeoPackage is not opened, as it does more than name columns: {error}; save it"
+            " as a table"
+        ) from error
+    if not is_virtual:  # a damaged index does no harm: it is not read
+        raise error
 
 
 def _authorize(action: int, _: str | None, function: str | None, *__: str | None) -> int:

@@ -22,7 +22,7 @@ from geo_assets.vector.formats import FILEGDB, SHAPEFILE, SNIFFED_BYTES, VectorF
 
 __all__ = ["GDB_FILE", "LocalCopy", "fetch", "require_parts", "source_version"]
 
-GDB_FILE = re.compile(r"(?!\.)[A-Za-z0-9_.]+(?<!\.lock)\Z")
+GDB_FILE = re.compile(r"(?!\.)[A-Za-z0-9_.]{1,120}(?<!\.lock)\Z")
 """Names of the files of a file geodatabase."""
 
 _NEEDED = (".shx", ".dbf")

@@ -170,19 +170,33 @@ def test_views_of_what_is_not_there_are_refused(gpkg: Path) -> None:
     refused(run(gpkg, "CREATE VIEW lost AS SELECT * FROM gone"), GPKG, "no such table")
 
 
-def schema(path: Path, kind: str, sql: str) -> Path:
+def schema(path: Path, kind: str, name: object, sql: object) -> None:
     """Write into the schema what SQLite itself would not make here."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA writable_schema = ON")
-        connection.execute("INSERT INTO sqlite_master VALUES (?, 'evil', 'evil', 0, ?)", (kind, sql))
+        connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, 0, ?)", (kind, name, name, sql))
         connection.commit()
-    return path
 
 
-def test_virtual_tables_of_gdal_are_refused(gpkg: Path, listener: object) -> None:
-    url = f"/vsicurl/{listener.url}/x.geojson"  # type: ignore[attr-defined]
-    schema(gpkg, "table", f"CREATE VIRTUAL TABLE evil USING VirtualOGR('{url}')")
-    refused(gpkg, GPKG, "virtual table 'evil'")
+@pytest.mark.parametrize("name", ["evil", '"evil USING rtree"'])
+def test_virtual_tables_of_gdal_are_refused(name: str, gpkg: Path) -> None:
+    schema(gpkg, "table", name.strip('"'), f"CREATE VIRTUAL TABLE {name} USING VirtualOGR('/etc/passwd')")
+    refused(gpkg, GPKG, "no such module: VirtualOGR")
+
+
+@pytest.mark.parametrize("name", [None, 7, b"a\xff", "a\xff"])
+@pytest.mark.parametrize("sql", [None, 7, b"CREATE TABLE a (b)", "CREATE TABLE", "CREATE TABLE a (b)"])
+def test_a_schema_of_nonsense_is_unreadable_or_refused(name: object, sql: object, gpkg: Path) -> None:
+    schema(gpkg, "table", name, sql)
+    with pytest.raises((VectorUnreadableError, VectorRefusedError)):
+        check_content(gpkg, GPKG)
+
+
+def test_names_that_are_no_text_are_unreadable(gpkg: Path) -> None:
+    content = gpkg.read_bytes()
+    gpkg.write_bytes(content.replace(b"CREATE TABLE gpkg_contents", b"CREATE TABLE gpkg_content\xff"))
+    with pytest.raises((VectorUnreadableError, VectorRefusedError)):
+        check_content(gpkg, GPKG)
 
 
 def test_generated_columns_that_call_functions_are_refused(gpkg: Path) -> None:
