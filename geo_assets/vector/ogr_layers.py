@@ -4,13 +4,15 @@ What belongs here: what GDAL's Arrow stream is asked for, and what has to be put
 which driver a file is for and GDAL's options for untrusted files (``open``), times as text (``moments``), a shapefile's
 headers (``shapefile``).
 
-GDAL's stream is not to be trusted in four things.  It ends without a word where a row cannot be read, so rows are
+GDAL's stream is not to be trusted in five things.  It ends without a word where a row cannot be read, so rows are
 counted.  It loses time zones, so it is asked for text.  Its batches are of as many rows as wanted, whatever their size,
 unless it is told otherwise; FlatGeobuf's own stream then loses rows, so the general one is used.  Curves come as they
-are, so they are read again, by the way on which GDAL makes lines of them.
+are, so they are read again, by the way on which GDAL makes lines of them.  Of values that are not of
+their column's type it makes 0 and the first of January 1970, so a GeoPackage is asked whether it has some.
 """
 
 import re
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyogrio
 import pyogrio.raw
 import pyproj
@@ -28,6 +31,7 @@ from pyproj.exceptions import CRSError
 
 from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 from geo_assets.vector import moments, shapefile, text_files, wkb
+from geo_assets.vector.geopackage import Misfits, TypedTable
 from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer, SchemaWidenedError, SourceField
 from geo_assets.vector.nested import json_text
 
@@ -36,7 +40,6 @@ __all__ = ["open_layers"]
 _GEOJSON, _GPKG, _KML, _SHAPEFILE = "GeoJSON", "GPKG", "LIBKML", "ESRI Shapefile"
 _NAMED_LAYERS: Final = frozenset({_GPKG, _KML, "KML", "OpenFileGDB"})
 _CURVING: Final = frozenset({_GPKG, "OpenFileGDB", "FlatGeobuf"})
-_CURVED_TYPE: Final = re.compile("curve|surface|circular|unknown|geometry", re.IGNORECASE)
 _CURVES: Final = range(8, 13)
 
 _LARGEST_FEATURE: Final = 1024 * 1024 * 1024
@@ -44,6 +47,10 @@ _LARGER: Final = 8
 _MOST_ROWS, _FEWEST_ROWS = 65_536, 64
 _LOOKED_AT: Final = 1000
 _MOST_WARNINGS: Final = 20
+_FIRST_DAY: Final = pa.scalar(0, pa.int32()).cast(pa.date32())
+
+pc: Final[Any] = pyarrow.compute
+"""Without its stubs, which know no date as an operand."""
 
 _TYPES: "Final[Mapping[str, pa.DataType]]" = {
     "OFTInteger": pa.int32(),
@@ -143,6 +150,11 @@ class _Source:
                 yield
             except pa.ArrowMemoryError:
                 raise
+            except pyogrio.errors.GeometryError as error:
+                raise VectorRefusedError(
+                    f"the file has triangulated surfaces, which tables do not take: convert the layer first ({error})",
+                    code="CURVES",
+                ) from error
             except _FAILURES as error:
                 where = "cannot be opened" if row is None else f"cannot be read beyond row {row:,}"
                 raise VectorUnreadableError(f"the file {where}: {self.without_path(str(error))}") from error
@@ -178,6 +190,10 @@ def _open_layer(
         raise VectorRefusedError(
             f"GDAL opens the file as {info['driver']}, not as {source.driver}; it is not what it looks like"
         )
+    if encoding is not None and info["encoding"] != "UTF-8":
+        raise VectorRefusedError(
+            f"GDAL does not know the encoding {encoding}; give another name of it", code="ENCODING"
+        )
     dropped = _drawing_columns(source, [str(one) for one in info["fields"]], notes)
     moment = any(kind == _MOMENT and at not in dropped for at, kind in enumerate(info["ogr_types"]))
     schema, first = None, None
@@ -200,7 +216,9 @@ def _open_layer(
         attributes=attributes,
         columns=len(info["fields"]),
         has_geometry=info["geometry_type"] is not None,
-        curves=source.driver in _CURVING and bool(_CURVED_TYPE.search(info["geometry_type"] or "")),
+        # pyogrio calls layers of curves by the lines that it thinks it makes of them
+        curves=source.driver in _CURVING and "Point" not in (info["geometry_type"] or "Point"),
+        fid=str(info["fid_column"]),
         crs=_crs(info["crs"], notes),
         said=notes,
         declared=info["features"] - deleted if info["features"] >= 0 else None,
@@ -302,9 +320,12 @@ def _shapefile_encoding(path: Path, encoding: str | None, notes: list[str]) -> s
     return _iconv_name(text_files.named(encoding))
 
 
+_ICONV_NAMES: Final = {"mac-roman": "MACINTOSH", "mac-cyrillic": "MAC-CYRILLIC"}
+
+
 def _iconv_name(name: str) -> str:
     latin = re.fullmatch(r"iso8859[-_](\d+)", name)
-    return f"ISO-8859-{latin[1]}" if latin else name.replace("_", "-").upper()
+    return f"ISO-8859-{latin[1]}" if latin else _ICONV_NAMES.get(name, name.replace("_", "-").upper())
 
 
 def _deleted_rows(source: _Source, notes: list[str]) -> int:
@@ -326,7 +347,7 @@ def _crs(said: str | None, notes: list[str]) -> pyproj.CRS | None:
     except CRSError:
         notes.append(f"the CRS of the file cannot be understood, and counts as none: {said[:200]}")
         return None
-    if found.type_name == "Engineering CRS" or found.name.lower().startswith(("undefined", "unknown")):
+    if found.type_name == "Engineering CRS" or found.name.lower().startswith("undefined"):
         notes.append(f"the CRS of the file is '{found.name}', which is nowhere on Earth, and counts as none")
         return None
     return found
@@ -349,12 +370,16 @@ class _OgrLayer:
     has_geometry: bool
     curves: bool
     """Whether there may be some."""
+    fid: str
+    """Column of the feature ids, where the format has such."""
     crs: pyproj.CRS | None
     said: list[str]
     declared: int | None
     unzoned: dict[str, int] = field(default_factory=dict)
     """Attribute → its times without a zone where others have one."""
     linearised: int = 0
+    misfits: dict[str, Misfits] = field(default_factory=dict)
+    """Attribute → its values that are not of its type."""
 
     @property
     def fields(self) -> tuple[SourceField, ...]:
@@ -373,11 +398,16 @@ class _OgrLayer:
             f"{count:,} times of '{name}' have no zone while others have, and were taken to be in UTC"
             for name, count in self.unzoned.items()
         ]
+        found += [
+            f"{len(one.fids):,} values of '{name}' are not of its type and became null, such as {one.example}"
+            for name, one in self.misfits.items()
+        ]
         return tuple(found)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         rows = 0
         limit = BATCH_BYTES
+        self._find_misfits()
         while True:
             try:
                 for batch in self._stream(skip=rows, limit=limit):
@@ -395,19 +425,7 @@ class _OgrLayer:
 
     def _stream(self, *, skip: int, limit: int) -> Iterator[pa.RecordBatch]:
         pyogrio.set_gdal_config_options({"OGR_ARROW_MEM_LIMIT": str(limit), "OGR_FLATGEOBUF_STREAM_BASE_IMPL": "YES"})
-        with self.source.hearing(self.said, row=skip):
-            opened = pyogrio.raw.open_arrow(
-                self.source.path,
-                layer=self.number,
-                encoding=self.encoding,
-                datetime_as_string=True,
-                skip_features=skip,
-                batch_size=self._batch_rows(limit),
-                return_fids=self.curves,
-                read_geometry=self.has_geometry,
-                use_pyarrow=True,
-            )
-            _, reader = opened.__enter__()
+        opened, reader = self._begin(skip, limit)
         try:
             while True:
                 with self.source.hearing(self.said, row=skip):
@@ -419,6 +437,25 @@ class _OgrLayer:
         finally:
             opened.__exit__(None, None, None)
 
+    def _begin(self, skip: int, limit: int) -> tuple[Any, Any]:
+        with self.source.hearing(self.said, row=skip):
+            opened = pyogrio.raw.open_arrow(
+                self.source.path,
+                layer=self.number,
+                encoding=self.encoding,
+                datetime_as_string=True,
+                skip_features=skip,
+                batch_size=self._batch_rows(limit),
+                return_fids=self._with_fids,
+                read_geometry=self.has_geometry,
+                use_pyarrow=True,
+            )
+            return opened, opened.__enter__()[1]
+
+    @property
+    def _with_fids(self) -> bool:
+        return self.curves or self.source.driver == _GPKG
+
     def _batch_rows(self, limit: int) -> int:
         if not self.declared:
             return _MOST_ROWS
@@ -426,17 +463,54 @@ class _OgrLayer:
         return min(max(limit // likely, _FEWEST_ROWS), _MOST_ROWS)
 
     def _put_right(self, batch: pa.RecordBatch, *, row: int) -> pa.RecordBatch:
-        start = 1 if self.curves else 0
+        start = 1 if self._with_fids else 0
         if batch.num_columns != start + self.columns + self.has_geometry:
             raise VectorUnreadableError(f"the file has other columns than it says, before row {row:,}")
-        arrays = [self._values(one, batch.column(start + one.at)) for one in self.attributes]
+        fids = batch.column(0)
+        arrays = [self._fitting(one, self._values(one, batch.column(start + one.at)), fids) for one in self.attributes]
         names = [one.field.name for one in self.attributes]
         if self.has_geometry:
             geometry = _stored(batch.column(batch.num_columns - 1)).cast(pa.binary())
             if self.curves:
-                geometry = self._without_curves(geometry, batch.column(0))
+                geometry = self._without_curves(geometry, fids)
             arrays, names = [*arrays, geometry], [*names, GEOMETRY]
         return pa.RecordBatch.from_arrays(arrays, names=names)
+
+    # values that are not of their column's type
+
+    def _typed(self) -> TypedTable | None:
+        if self.source.driver != _GPKG or not self.fid:
+            return None
+        types = tuple((one.field.name, one.field.type) for one in self.attributes if not one.moment)
+        return TypedTable(path=self.source.path, name=self.name, fid=self.fid, types=types)
+
+    def _find_misfits(self) -> None:
+        table = self._typed()
+        if table is None:
+            return
+        try:
+            self.misfits = table.misfits()
+        except sqlite3.DatabaseError as error:
+            self.said.append(f"whether values are of their column's type could not be found out: {error}")
+
+    def _fitting(self, one: _Attribute, array: Any, fids: Any) -> Any:
+        """Make null what GDAL made up."""
+        name = one.field.name
+        if one.field.type == pa.date32() and self.source.driver == _GPKG:
+            self._find_no_dates(name, fids.filter(pc.equal(array, _FIRST_DAY)).to_numpy())
+        misfits = self.misfits.get(name)
+        if misfits is None:
+            return array
+        wrong = np.isin(fids.to_numpy(), misfits.fids)
+        return pc.if_else(pa.array(~wrong), array, pa.scalar(None, array.type)) if wrong.any() else array
+
+    def _find_no_dates(self, name: str, suspects: Any) -> None:
+        table = self._typed()
+        found = table.no_dates(name, suspects) if table is not None and suspects.size else None
+        if found is None:
+            return
+        before = self.misfits.get(name, found)
+        self.misfits[name] = Misfits(fids=np.union1d(before.fids, found.fids), example=before.example)
 
     def _values(self, one: _Attribute, array: Any) -> Any:
         array, wanted = _stored(array), one.field.type
@@ -461,7 +535,7 @@ class _OgrLayer:
         if not curved.any():
             return geometry
         wanted = fids.to_numpy()[curved]
-        with self.source.hearing(self.said, row=int(wanted[0])):
+        with self.source.hearing(self.said):
             _, found, lines, _ = pyogrio.raw.read(
                 self.source.path, layer=self.number, fids=wanted, columns=[], return_fids=True
             )
