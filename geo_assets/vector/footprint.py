@@ -19,6 +19,7 @@ keep the plain box.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -68,7 +69,7 @@ class FootprintBuilder:
     """
 
     def __init__(self, crs: pyproj.CRS) -> None:
-        self._ground = _Ground(crs)
+        self._ground = _ground(crs)
         self._occupied = np.zeros(_DEGREES, bool)
         self._hulls = [_Hull() for _ in range(_DEGREES // SECTOR if self._ground.is_cylinder else 1)]
         self._native = np.array([np.inf, np.inf, -np.inf, -np.inf])
@@ -295,11 +296,15 @@ def _convex(points: _Floats) -> Any:
 
 
 def _hull(points: _Floats) -> _Floats:
-    """Vertices of the convex hull, counter-clockwise, not closed; two of a line, one of a point."""
+    """Vertices of the convex hull, counter-clockwise, not closed; two of a line, one of a point.
+
+    Which is the first does not depend on the order of the points.
+    """
     hull = _convex(points)
     if hull.geom_type == "Polygon":
         return np.asarray(shapely.get_coordinates(shapely.orient_polygons(hull))[:-1], float)
-    return np.asarray(shapely.get_coordinates(hull), float)
+    ends = shapely.get_coordinates(hull)
+    return np.asarray(ends[np.lexsort(ends.T[::-1])], float)
 
 
 def _extreme_rows(points: _Floats) -> _Bins:
@@ -462,6 +467,12 @@ class _Path:
         return np.vstack(found)
 
 
+@lru_cache(maxsize=32)
+def _ground(crs: pyproj.CRS) -> _Ground:
+    """One a CRS and process: PROJ can take half a second to find the way."""
+    return _Ground(crs)
+
+
 def _cylinder(from_lonlat: Reprojection) -> tuple[float, float] | None:
     """The x of longitude 0, and x a degree, if longitude is nothing but a linear function of x."""
     longitudes, latitudes = np.meshgrid([0.0, 2.0, 90.0, -90.0], [0.0, -40.0, 40.0])
@@ -551,14 +562,16 @@ def _split(hull: _Floats) -> Any:
         parts.append(_shape(np.round(_hull(shapely.get_coordinates(piece)) - [turn, 0.0], _DECIMALS)))
     if all(part.geom_type == "Polygon" for part in parts):
         return shapely.MultiPolygon(parts)
-    return shapely.MultiLineString([part.exterior if part.geom_type == "Polygon" else part for part in parts])
+    return shapely.MultiLineString([part.exterior.coords if part.geom_type == "Polygon" else part for part in parts])
 
 
 def _shape(hull: _Floats) -> Any:
     """A polygon, counter-clockwise; its edge alone where it is so small that doubles see no area."""
     shape = _convex(hull)
     if shape.geom_type == "Polygon":
-        return shapely.orient_polygons(shape) if shape.area >= _LEAST_AREA else shape.exterior
+        return (
+            shapely.orient_polygons(shape) if shape.area >= _LEAST_AREA else shapely.LineString(shape.exterior.coords)
+        )
     return shape
 
 
