@@ -167,9 +167,12 @@ class _Source:
 
     def size(self) -> int:
         """Bytes, all parts together."""
+        parts = [self.path]
         if self.path.is_dir():
-            return sum(part.stat().st_size for part in self.path.iterdir())
-        return sum(part.stat().st_size for part in self.path.parent.glob(f"{_escaped(self.path.stem)}.*"))
+            parts = list(self.path.iterdir())
+        elif self.driver == _SHAPEFILE:
+            parts = list(self.path.parent.glob(f"{_escaped(self.path.stem)}.*"))
+        return sum(part.stat().st_size for part in parts)
 
 
 def _escaped(stem: str) -> str:
