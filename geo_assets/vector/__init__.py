@@ -17,7 +17,7 @@ opens the copy.  It takes and returns plain dicts, and leaves what it prepared a
 - ``open``: the one door; gives the layers of a file.
 - ``layers``: what a layer is to those who read it: schema, CRS, batches.
 - ``ogr_layers``, ``csv_layers``, ``geojson_layers``, ``parquet_layers``: the readers.
-- ``shapefile``, ``geopackage``, ``moments``: what GDAL does not say of such files, and dates with times as it says them.
+- ``shapefile``, ``geopackage``, ``moments``: what GDAL does not say of such files, and the times that it does.
 - ``nested``, ``native_geometry``: what columnar files have in lists and structs, as JSON and as WKB.
 - ``geojson_text``, ``geojson_shapes``: where GeoJSON features begin and end, and their coordinates as WKB.
 - ``text_files``, ``text_values``: encodings, and types of values, where a file has nothing but text.

@@ -193,10 +193,6 @@ def _open_layer(
         raise VectorRefusedError(
             f"GDAL opens the file as {info['driver']}, not as {source.driver}; it is not what it looks like"
         )
-    if encoding is not None and info["encoding"] != "UTF-8":
-        raise VectorRefusedError(
-            f"GDAL does not know the encoding {encoding}; give another name of it", code="ENCODING"
-        )
     dropped = _drawing_columns(source, [str(one) for one in info["fields"]], notes)
     moment = any(kind == _MOMENT and at not in dropped for at, kind in enumerate(info["ogr_types"]))
     schema, first = None, None
@@ -517,6 +513,8 @@ class _OgrLayer:
 
     def _values(self, one: _Attribute, array: Any) -> Any:
         array, wanted = _stored(array), one.field.type
+        if self.encoding not in (None, "UTF-8"):
+            _require_recoded(array, self.encoding)
         if one.moment:
             return self._moments(one.field, array)
         if one.field.json and not pa.types.is_string(array.type):
@@ -574,6 +572,17 @@ class _OgrLayer:
 
 def _stored(array: Any) -> Any:
     return array.storage if isinstance(array, pa.ExtensionArray) else array
+
+
+def _require_recoded(array: Any, encoding: str | None) -> None:
+    """Refuse an encoding that GDAL does not know: it hands the bytes on as they are."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise VectorRefusedError(
+            f"GDAL does not know the encoding {encoding}; give another name of it, or write the file anew in UTF-8",
+            code="ENCODING",
+        ) from error
 
 
 def _sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -545,8 +545,13 @@ def test_an_encoding_that_is_given_wins(tmp_path: Path) -> None:
     assert rows(layer).column("NAME").to_pylist() == ["Й"]
     with pytest.raises(VectorRefusedError, match="no encoding 'klingon'"):
         opened(path, encoding="klingon")
-    with pytest.raises(VectorRefusedError, match="GDAL does not know the encoding MAC-CROATIAN"):
-        opened(path, encoding="mac_croatian")
+
+
+def test_an_encoding_that_gdal_does_not_know_is_refused(tmp_path: Path) -> None:
+    [layer] = opened(dbf_of(tmp_path, ["č".encode("mac_croatian")]), encoding="mac_croatian")
+    with pytest.raises(VectorRefusedError, match="GDAL does not know the encoding MAC-CROATIAN") as refused:
+        list(layer.batches())
+    assert refused.value.code == "ENCODING"
 
 
 @pytest.mark.parametrize("encoding", ["euc_kr", "iso8859_15", "shift_jis", "koi8-r", "mac_roman", "latin-1", "big5"])
