@@ -53,6 +53,7 @@ _MOST_SHAPES: Final = 4_000
 _MOST_VERTICES: Final = 300_000
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 """Most WKB of lines and areas that is decoded of one batch."""
+_MOST_LOSSLESS: Final = 64 * 1024
 _SEED: Final = 20_261_124
 _FIRST_COORDINATE: Final = {1: 5, 2: 9, 3: 13, 4: 14, 5: 18, 6: 22}
 """Where the first x lies in plain WKB, by base type."""
@@ -100,7 +101,9 @@ class TableSketch:
         """
         scene = self._scene()
         full = scene.render(FULL_SIDE)
-        encoded = min(_webp(full, lossless=True), _webp(full, quality=88), key=len)
+        encoded = _webp(full, lossless=True)
+        if len(encoded) > _MOST_LOSSLESS:
+            encoded = _webp(full, quality=90)
         path = folder / "map.webp"
         path.write_bytes(encoded)
         return {
@@ -240,7 +243,7 @@ _FRAME: Final[_Colour] = (160, 170, 178)
 _FILL: Final[_Colour] = (58, 124, 201)
 _EDGE: Final[_Colour] = (24, 74, 140)
 _DOT: Final[_Colour] = (196, 32, 84)
-_RAMP: Final = np.array([[92, 148, 214], [64, 84, 176], [122, 40, 140], [196, 32, 84], [238, 92, 32]], float)
+_RAMP: Final = np.array([[66, 118, 196], [64, 84, 176], [122, 40, 140], [196, 32, 84], [238, 92, 32]], float)
 """Colours of few to many points."""
 
 
@@ -486,7 +489,7 @@ def _with_density(image: Image.Image, x: _Floats, y: _Floats) -> Image.Image:
     along = shade * (len(_RAMP) - 1)
     steps = np.arange(len(_RAMP))
     colours = np.dstack([np.interp(along, steps, _RAMP[:, channel]) for channel in range(3)])
-    opacity = np.clip(np.minimum(around, 1.0) * 0.55 + shade * 0.6, 0.0, 1.0)[..., None]
+    opacity = np.clip(np.minimum(around, 1.0) * 0.8 + shade * 0.5, 0.0, 1.0)[..., None]
     mixed = np.asarray(image, float) * (1 - opacity) + colours * opacity
     return Image.fromarray(mixed.round().astype(np.uint8))
 
