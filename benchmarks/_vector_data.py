@@ -79,7 +79,11 @@ def _points(rng: np.random.Generator, count: int) -> "np.ndarray":
 def _rings(rng: np.random.Generator, count: int, corners: int, size: float) -> "np.ndarray":
     """Closed rings round scattered centres, counter-clockwise, that do not cross themselves."""
     angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
-    radii = size * (0.7 + 0.3 * rng.random((count, corners)))
+    # bays and headlands with a little noise: edges that all lie across each other are nobody's coast
+    radii = 1 + 0.002 * rng.standard_normal((count, corners))
+    for waves in (3, 7, 19):
+        radii += rng.uniform(0.02, 0.12, (count, 1)) * np.sin(waves * angles + rng.uniform(0, 6, (count, 1)))
+    radii *= size
     x = rng.uniform(-170, 170, count)[:, None] + radii * np.cos(angles)
     y = rng.uniform(-70, 70, count)[:, None] + radii * np.sin(angles)
     closed = np.stack([np.column_stack([x, x[:, :1]]), np.column_stack([y, y[:, :1]])], axis=-1)

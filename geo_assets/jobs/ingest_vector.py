@@ -59,7 +59,7 @@ from geo_assets.jobs.vector_cataloguing import (
     item_published,
     items_of_table,
 )
-from geo_assets.jobs.vector_staging import Staging, sweep
+from geo_assets.jobs.vector_staging import Staging, remove_leftovers, sweep
 from geo_assets.jobs.vector_tables import table_metadata, table_published
 from geo_assets.scratch import ScratchFolder
 from geo_assets.settings import Settings
@@ -90,6 +90,7 @@ def prepare_vector_chunks(params: dict[str, Any], context: Mapping[str, Any]) ->
     settings: Settings = services["settings"]
     tables: TableStore = services["tables"]
     where = {"source_file": params["blob_name"], "container_name": params["container_name"]}
+    remove_leftovers(services, str(context["job_id"]))
     done = _done_before(params, context)
     if done is not None:
         return {
@@ -363,13 +364,15 @@ def publish_tables(params: dict[str, Any], context: Mapping[str, Any]) -> dict[s
         key = _load_key(str(context["job_id"]), manifest["source"]["etag"])
         names = [TableDefinition.from_dict(one["staged"]["definition"]).name for one in found]
         loads = [_load_of(one, manifest["source"], names, key, str(context["job_id"])) for one in found]
-        published = _published_before(tables, names, key) or tables.publish(
+        # what an earlier try published, of which nobody heard, the store finds done
+        published = tables.publish(
             [StagedTable.from_dict(one["staged"]) for one in found],
             loads,
             chunks=[len(one["chunks"]) for one in found],
             cluster=params["cluster"],
         )
     except (TableError, PreconditionFailedError) as error:
+        remove_leftovers(services, str(context["job_id"]))
         code = _code_of(error) if isinstance(error, TableError) else "TARGET_CHANGED"
         return failed(code, str(error), where)
     pictures = [_put_picture(services, staging, one, made) for one, made in zip(found, published, strict=True)]
@@ -399,30 +402,6 @@ def _load_of(
         source={**source, "layer": found["layer"]},
         details={**details, "tables": list(names), "loaded_at": rfc3339(datetime.now(UTC))},
     )
-
-
-def _published_before(tables: TableStore, names: Sequence[str], key: str) -> list[PublishedTable]:
-    """The tables as an earlier try of this task published them; none where it did not."""
-    made = []
-    for name in names:
-        schema, _, table = name.partition(".")
-        record = tables.record(schema, table)
-        loads = [] if record is None else _loads(record, key)
-        if record is None or not loads:
-            return []
-        facts = tables.describe(schema, table, exact=False)
-        made.append(
-            PublishedTable(
-                schema=schema,
-                table=table,
-                version=record.version,
-                rows=facts.row_count,
-                rows_loaded=loads[-1].rows,
-                replaced=len(record.loads) > 1,
-                href=facts.href,
-            )
-        )
-    return made
 
 
 def _put_picture(
@@ -542,11 +521,13 @@ def _facts_of_load(facts: TableFacts, record: TableRecord) -> TableFacts | None:
         return None
     load = record.loads[0]
     found = load.details
+    declared = facts.geometries[0].type
+    types = found["geometry_types"] if declared == "Geometry" else [declared]
     return replace(
         facts,
         row_count=load.rows,
         exact=True,
-        geometry_types=tuple(sorted(found["geometry_types"])),
+        geometry_types=tuple(sorted(types)),
         bbox=None if found["bbox"] is None else tuple(found["bbox"]),
         native_bbox=None if found["native_bbox"] is None else tuple(found["native_bbox"]),
         footprint=found["footprint"],
