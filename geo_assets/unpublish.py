@@ -33,6 +33,7 @@ from geo_assets.errors import (
     JobNotFoundError,
     ParameterError,
     PartitionBusyError,
+    TableInUseError,
 )
 from geo_assets.redaction import redact
 from geo_assets.stac.items import described_thing
@@ -389,13 +390,14 @@ def _item_as_it_is(services: Mapping[str, Any], thing: Thing) -> tuple[Fate, str
 
 
 def _table_as_it_is(services: Mapping[str, Any], thing: Thing) -> tuple[Fate, str]:
-    # asked as for rows to be added, which never refuses
-    version = services["tables"].check_target(thing.collection, thing.name, "append")
+    changed = Fate.CHANGED, "another table is there, or rows were loaded since"
+    try:
+        version = services["tables"].check_target(thing.collection, thing.name, "append")
+    except TableInUseError:  # nothing is added to what is not ours
+        return changed
     if version is None:
         return Fate.ABSENT, ""
-    if version in thing.versions:
-        return Fate.PRESENT, ""
-    return Fate.CHANGED, "another table is there, or rows were loaded since"
+    return (Fate.PRESENT, "") if version in thing.versions else changed
 
 
 _LOOKS: Mapping[str, Callable[[Mapping[str, Any], Thing], tuple[Fate, str]]] = {

@@ -5,7 +5,8 @@ them (``ingest_vector``).
 
 The stages of a job may run on several machines, which share nothing but the stores.  So chunks travel as blobs of the
 container ``GEO_ASSETS_STAGING_CONTAINER``, below a prefix that no two executions of a job share; with them a manifest
-of what is too long for the parameters of a task.  They go when the tables are published, or when they are a day old.
+of what is too long for the parameters of a task.  They go when the tables are published or refused, when the job runs
+again, or when they are a day old.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from geo_assets.jobs.raster_cataloguing import chunks_of
 from geo_assets.settings import Settings
 from geo_assets.stores.blobs import BlobStore
 
-__all__ = ["KEPT_SECONDS", "Staging", "sweep"]
+__all__ = ["KEPT_SECONDS", "Staging", "remove_leftovers", "sweep"]
 
 KEPT_SECONDS = 24 * 3600.0
 """Nothing that is at work is older: a load of a day is broken off."""
@@ -42,7 +43,7 @@ class Staging:
     @classmethod
     def new(cls, services: Mapping[str, Any], job_id: str) -> "Staging":
         """A staging of its own for one execution."""
-        staging = cls(services, f"{job_id[:16]}/{uuid.uuid4().hex}")
+        staging = cls(services, f"{_prefix(job_id)}{uuid.uuid4().hex}")
         if not staging._blobs.container_exists(staging._container):
             staging._blobs.create_container(staging._container)
         return staging
@@ -93,6 +94,19 @@ class Staging:
         _remove(self._blobs, self._container, f"{self.prefix}/")
 
 
+def remove_leftovers(services: Mapping[str, Any], job_id: str) -> None:
+    """Remove what earlier executions of a job left behind, in both stores; only one is at work at a time."""
+    settings: Settings = services["settings"]
+    blobs: BlobStore = services["blobs"]
+    with contextlib.suppress(ContainerNotFoundError):
+        for name in _names(blobs, settings.staging_container, _prefix(job_id)):
+            if name.endswith(f"/{_MANIFEST}"):
+                with contextlib.suppress(StagingLostError):
+                    manifest = Staging(services, name.removesuffix(f"/{_MANIFEST}")).manifest()
+                    services["tables"].discard([one["staged"]["token"] for one in manifest["tables"]])
+        _remove(blobs, settings.staging_container, _prefix(job_id))
+
+
 def sweep(services: Mapping[str, Any]) -> None:
     """Remove what loads that broke off left behind, once it is a day old."""
     settings: Settings = services["settings"]
@@ -106,8 +120,18 @@ def sweep(services: Mapping[str, Any]) -> None:
         )
 
 
+def _prefix(job_id: str) -> str:
+    return f"{job_id[:16]}/"
+
+
 def _remove(blobs: BlobStore, container: str, prefix: str, *, before: datetime | None = None) -> None:
-    names = [
+    for name in _names(blobs, container, prefix, before=before):
+        with contextlib.suppress(BlobNotFoundError):
+            blobs.delete(container, name)
+
+
+def _names(blobs: BlobStore, container: str, prefix: str, *, before: datetime | None = None) -> list[str]:
+    return [
         name
         for batch in blobs.list_blobs(container, prefix)
         for name, problem, changed in zip(
@@ -118,6 +142,3 @@ def _remove(blobs: BlobStore, container: str, prefix: str, *, before: datetime |
         )
         if problem is None and name is not None and (before is None or changed is None or changed < before)
     ]
-    for name in names:
-        with contextlib.suppress(BlobNotFoundError):
-            blobs.delete(container, name)
