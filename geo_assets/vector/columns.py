@@ -143,7 +143,7 @@ def table_name_for(base: str, suffix: str) -> str:
 
 def _sanitised(name: str) -> str:
     cleaned = _cleaned(name)
-    if cleaned and unicodedata.category(cleaned[0]) == "Nd":
+    if cleaned[:1].isdecimal():
         cleaned = f"{_BEFORE_DIGIT}{cleaned}"
     elif cleaned in RESERVED:
         cleaned = f"{_BEFORE_WORD}{cleaned}"
@@ -160,8 +160,7 @@ def _cleaned(name: str) -> str:
 
 
 def _is_word(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category[0] == "L" or category == "Nd"
+    return character.isdecimal() or unicodedata.category(character)[0] == "L"
 
 
 def _cut(name: str, most: int) -> str:

@@ -32,7 +32,7 @@ import shapely.geometry
 from geo_assets.vector.coordinates import Reprojection
 from geo_assets.vector.wkb import points_of, to_shapely
 
-__all__ = ["MOST_VERTICES", "SECTOR", "Box", "FootprintBuilder", "first_longitude", "footprint_from_points"]
+__all__ = ["MOST_VERTICES", "SECTOR", "Box", "FootprintBuilder", "first_longitude"]
 
 MOST_VERTICES: Final = 64
 """About the most vertices of an outline before it is cut at the antimeridian; never more than 100 in all."""
@@ -174,27 +174,6 @@ class FootprintBuilder:
         return self._finished
 
 
-def footprint_from_points(
-    lonlat: _Floats, *, occupied: npt.NDArray[np.bool_] | None = None
-) -> tuple[Box, dict[str, Any]] | None:
-    """Box and outline of places in EPSG:4326, as :class:`FootprintBuilder` gives them.
-
-    Args:
-        lonlat: (n, 2), all places or the vertices of hulls around them.  Where a hull is one over the antimeridian's
-            both sides, what lay inside it may be an edge of the outline: give hulls of sectors of :data:`SECTOR`
-            degrees, or of two halves, instead.
-        occupied: (360,), which whole degrees of longitude from -180 anything lies in; ``None``: those that have a
-            point, which is right only if these are all places.
-
-    Returns:
-        ``None`` where there is no point.
-    """
-    points = _finite(np.asarray(lonlat, float).reshape(-1, 2))
-    if not len(points):
-        return None
-    return _box_and_outline(_unrolled_at(points, occupied))
-
-
 # --- longitudes on a circle ------------------------------------------------------------------------------------
 
 
@@ -245,15 +224,11 @@ def first_longitude(west: _Floats, east: _Floats) -> float:
     return _cut(_covered(*_bins_between(west, east)))
 
 
-def _unrolled_at(points: _Floats, occupied: _Mask | None) -> _Floats:
+def _unrolled(points: _Floats) -> _Floats:
+    """All places (n, 2) there are, in longitudes that do not jump."""
     longitudes = _wrapped(points[:, 0])
-    if occupied is None:
-        occupied = np.zeros(_DEGREES, bool)
-        occupied[_bins(longitudes)] = True
-    cut = _cut(occupied)
-    # what ends right at the cut, and does not begin there, lies before it
-    before = (longitudes < cut) | ((longitudes == cut) & ~occupied[int(cut + _HALF)])
-    return np.column_stack([np.where(before & (cut > -_HALF), longitudes + _TURN, longitudes), points[:, 1]])
+    turned = np.where(longitudes < first_longitude(longitudes, longitudes), longitudes + _TURN, longitudes)
+    return np.column_stack([turned, points[:, 1]])
 
 
 # --- hulls -----------------------------------------------------------------------------------------------------
@@ -424,14 +399,15 @@ class _Ground:
 
     def _unwrapped(self, places: _Floats) -> _Floats:
         lonlat = self._to_lonlat(places)
-        return np.column_stack([np.unwrap(lonlat[:, 0], period=_TURN), lonlat[:, 1]])
+        with np.errstate(invalid="ignore"):  # infinite where there is no place
+            return np.column_stack([np.unwrap(lonlat[:, 0], period=_TURN), lonlat[:, 1]])
 
     def _raster(self, hull: _Floats) -> _Floats:
         """Places all over the box of a hull whose edge leaves the projection."""
         (left, bottom), (right, top) = hull.min(axis=0), hull.max(axis=0)
         x, y = np.meshgrid(np.linspace(left, right, _GRID), np.linspace(bottom, top, _GRID))
         places = np.vstack([hull, np.column_stack([x.ravel(), y.ravel()])])
-        return _unrolled_at(_finite(self._to_lonlat(places)), None)
+        return _unrolled(_finite(self._to_lonlat(places)))
 
 
 class _Path:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from geo_assets.stac.validation import item_problems
-from geo_assets.vector.footprint import Box, FootprintBuilder, footprint_from_points
+from geo_assets.vector.footprint import Box, FootprintBuilder
 from geo_assets.vector.wkb import from_points, from_shapely
 from tests.stores.catalog_items import item
 
@@ -88,12 +88,6 @@ def test_any_points_lie_in_their_box_and_outline(places: list[tuple[float, float
         assert box == builder.native_bbox or (east - west) < np.ptp(lonlat[:, 0])
 
 
-@given(_POINTS)
-def test_places_alone_give_the_same(places: list[tuple[float, float]]) -> None:
-    builder = built(4326, points(*places))
-    assert footprint_from_points(np.array(places)) == (builder.bbox, builder.footprint)
-
-
 @given(st.lists(st.tuples(_LONGITUDES, st.floats(1e-9, 300), _LATITUDES, st.floats(1e-9, 60)), min_size=1, max_size=8))
 def test_any_areas_lie_in_their_box_and_outline(boxes: list[tuple[float, float, float, float]]) -> None:
     shapes = [
@@ -144,7 +138,6 @@ def test_fault_26_nothing_is_nowhere() -> None:
     empty = from_shapely(np.array([None, shapely.Point(), shapely.Polygon(), shapely.GeometryCollection()]))
     builder = built(4326, pa.array([], pa.binary()), empty)
     assert (builder.bbox, builder.native_bbox, builder.footprint) == (None, None, None)
-    assert footprint_from_points(np.zeros((0, 2))) is None
 
 
 def test_one_point() -> None:
@@ -221,11 +214,6 @@ def test_a_gap_far_from_the_antimeridian() -> None:
 def test_areas_that_end_where_a_sector_begins() -> None:
     boxes = [shapely.box(100, 0, 180, 1), shapely.box(-180, 0, 45, 1)]
     assert built(4326, from_shapely(np.array(boxes))).bbox == (100.0, 0.0, 45.0, 1.0)
-    occupied = np.ones(360, bool)
-    occupied[45 + 180 : 100 + 180] = False
-    found = footprint_from_points(shapely.get_coordinates(boxes), occupied=occupied)
-    assert found is not None
-    assert found[0] == (100.0, 0.0, 45.0, 1.0)
 
 
 def test_the_world_keeps_its_plain_box() -> None:
@@ -287,12 +275,25 @@ def test_fault_27_a_table_over_the_pole_reaches_all_longitudes() -> None:
     assert box[3] == pytest.approx(-76.28, abs=0.1)
 
 
-def test_a_hull_over_the_edge_of_the_projection() -> None:
-    # Mollweide: a corner of the box of these lies outside the Earth
-    to_crs = pyproj.Transformer.from_crs("OGC:CRS84", "ESRI:54009", always_xy=True)
-    lonlat = np.array([(-179, 0), (179, 0), (0, 89), (179, -80), (-179, 80)], float)
-    builder = built("ESRI:54009", from_points(np.column_stack(to_crs.transform(*lonlat.T))))
+@pytest.mark.parametrize(
+    ("crs", "places"),
+    [
+        # Goode's homolosine is cut between South America and Africa
+        ("+proj=igh +type=crs", [(-35, -50), (0, -50), (-20, -1)]),
+        # and in Equal Earth the way from one side of the antimeridian to the other leads round the world
+        ("EPSG:8857", [(179, 0), (-179, 1), (178, 80), (-178, -80)]),
+    ],
+)
+def test_a_hull_over_the_edge_of_the_projection(crs: str, places: list[tuple[float, float]]) -> None:
+    lonlat = np.array(places, float)
+    builder = built(crs, from_points(np.column_stack(between("OGC:CRS84", crs).transform(*lonlat.T))))
     assert_holds(*checked(builder.bbox, builder.footprint), lonlat)
+
+
+def test_what_is_not_on_earth_is_nowhere() -> None:
+    builder = built("+proj=ortho +lat_0=-90 +type=crs", points((7e6, 7e6)))
+    assert (builder.bbox, builder.footprint) == (None, None)
+    assert builder.native_bbox == (7e6, 7e6, 7e6, 7e6)
 
 
 def test_an_axis_order_of_north_first_changes_nothing() -> None:
