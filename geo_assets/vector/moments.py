@@ -34,7 +34,7 @@ def kind_of(texts: Any) -> pa.DataType:
     return pa.string() if fit(texts, kind) is None else kind
 
 
-def fit(texts: Any, kind: pa.DataType) -> Any:
+def fit(texts: Any, kind: pa.DataType) -> tuple[Any, int] | None:
     """Read texts as timestamps; those without a zone are taken to be in UTC where ``kind`` has one.
 
     Args:
@@ -42,10 +42,21 @@ def fit(texts: Any, kind: pa.DataType) -> Any:
         kind: :data:`LOCAL`, :data:`ZONED` or ``pa.string()``, which leaves them as they are.
 
     Returns:
-        An array of ``kind``, or ``None`` where one of them is no such thing: the year 20000, a zone if ``LOCAL``.
+        An array of ``kind``, and how many zones were missing; ``None`` where one of the texts is no such thing: the
+        year 20000, a zone if ``LOCAL``.
     """
-    if kind == ZONED and zones_of(texts)[1]:
-        texts = pc.if_else(pc.match_substring_regex(texts, _ZONE), texts, pc.binary_join_element_wise(texts, "Z", ""))
+    found = _cast(texts, kind)
+    if found is not None:
+        return found, 0
+    if kind != ZONED:
+        return None
+    # Arrow wants a zone in all of them
+    there = pc.match_substring_regex(texts, _ZONE)
+    found = _cast(pc.if_else(there, texts, pc.binary_join_element_wise(texts, "Z", "")), kind)
+    return None if found is None else (found, zones_of(texts)[1])
+
+
+def _cast(texts: Any, kind: pa.DataType) -> Any:
     try:
         return texts.cast(kind)
     except pa.ArrowInvalid:

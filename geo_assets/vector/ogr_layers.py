@@ -527,9 +527,10 @@ class _OgrLayer:
             kind = moments.kind_of(texts)
             what = "dates that are beyond any calendar" if kind == pa.string() else "times with a zone"
             raise SchemaWidenedError({field.name: kind}, f"'{field.name}' has {what}, after others")
-        if field.type == moments.ZONED and (count := moments.zones_of(texts)[1]):
-            self.unzoned[field.name] = self.unzoned.get(field.name, 0) + count
-        return found
+        values, unzoned = found
+        if unzoned:
+            self.unzoned[field.name] = self.unzoned.get(field.name, 0) + unzoned
+        return values
 
     def _without_curves(self, geometry: Any, fids: Any) -> Any:
         curved = np.isin(wkb.kinds_of(geometry) % 1000, _CURVES)
