@@ -367,13 +367,16 @@ class GeoParquetTables:
     @contextmanager
     def _alone(self, staged: StagedTable) -> Iterator[None]:
         """Hold a staging against others who publish it, if it is there."""
+        folder = self._folders.staging(staged.token)
         try:
-            file = (self._folders.staging(staged.token) / _LOCK).open("ab")
+            file = (folder / _LOCK).open("ab")
         except FileNotFoundError:
             yield
             return
         with file:
             self._folders.wait_for(file, staged.definition.name)
+            with suppress(FileNotFoundError):  # published meanwhile
+                os.utime(folder)  # a sweep leaves alone what was touched
             yield
 
     def _ready(self, staged: StagedTable, load: TableLoad, chunks: int, *, cluster: bool) -> _Ready | None:

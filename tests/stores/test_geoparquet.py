@@ -6,6 +6,7 @@ store promises (``test_table_contract``).
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -501,6 +502,30 @@ def test_what_killed_processes_left_is_swept(store: GeoParquetTables, root: Path
     assert list((root / ".staging").iterdir()) == []
     assert {path.name for path in (root / "geo").iterdir()} == {"places", ".versions"}
     assert len(list((root / "geo" / ".versions").iterdir())) == 1
+
+
+def test_a_staging_that_is_being_published_is_not_swept(
+    store: GeoParquetTables, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged = _staged(store, "places", "create")
+    folder = root / ".staging" / staged.token
+    with (folder / ".lock").open("ab"):
+        pass
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (0, 0))
+    swept: list[int] = []
+    wait = Folders.locked
+
+    def sweep_first(self: Folders, targets: list[tuple[str, str]]) -> Any:
+        if not swept:
+            swept.append(-1)
+            swept.append(store.sweep(older_than_seconds=3600))
+        return wait(self, targets)
+
+    monkeypatch.setattr(Folders, "locked", sweep_first)
+    Publish(staged, rows=3)(store)
+    assert swept == [-1, 0]
+    assert names(store) == NEW
 
 
 def test_a_root_that_cannot_be_used_is_an_outage(tmp_path: Path) -> None:

@@ -58,7 +58,6 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     opened: list[TableStore] = []
     url = None
     if request.param == "postgis":
-        pytest.importorskip("geo_assets.stores.postgis")
         url = request.getfixturevalue("postgres_url")
     settings = Settings(home=tmp_path / "home", tables_url=url)
 
@@ -265,7 +264,7 @@ def test_columns_may_have_the_names_the_store_likes(store: TableStore) -> None:
     assert store.describe("geo", "liked").bbox == (1.0, 2.0, 1.0, 2.0)
 
 
-@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_the_values_they_are_read_back_equal(store: TableStore, data: st.DataObject) -> None:
     text = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
