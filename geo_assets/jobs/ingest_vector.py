@@ -44,6 +44,7 @@ from geo_assets.errors import (
     BlobNotFoundError,
     ContainerNotFoundError,
     PreconditionFailedError,
+    StagingLostError,
     TableError,
     VectorRefusedError,
     VectorUnreadableError,
@@ -59,7 +60,7 @@ from geo_assets.jobs.vector_cataloguing import (
     item_published,
     items_of_table,
 )
-from geo_assets.jobs.vector_staging import Staging, remove_leftovers, sweep
+from geo_assets.jobs.vector_staging import Staging, leftovers, remove_leftovers, sweep
 from geo_assets.jobs.vector_tables import table_metadata, table_published
 from geo_assets.scratch import ScratchFolder
 from geo_assets.settings import Settings
@@ -90,8 +91,10 @@ def prepare_vector_chunks(params: dict[str, Any], context: Mapping[str, Any]) ->
     settings: Settings = services["settings"]
     tables: TableStore = services["tables"]
     where = {"source_file": params["blob_name"], "container_name": params["container_name"]}
-    remove_leftovers(services, str(context["job_id"]))
     done = _done_before(params, context)
+    if done is not None:
+        _put_pictures_left(params, context)
+    remove_leftovers(services, str(context["job_id"]))
     if done is not None:
         return {
             "success": True,
@@ -292,6 +295,17 @@ def _done_before(params: Mapping[str, Any], context: Mapping[str, Any]) -> list[
     return sorted(names)
 
 
+def _put_pictures_left(params: Mapping[str, Any], context: Mapping[str, Any]) -> None:
+    """Put the pictures of tables that an execution published before it was killed."""
+    services = TaskContext(context).services
+    etag = _version_of(services["blobs"], params)
+    for staging in leftovers(services, str(context["job_id"])):
+        with contextlib.suppress(StagingLostError):
+            manifest = staging.manifest()
+            for found in manifest["tables"] if manifest["source"]["etag"] == etag else ():
+                _put_picture(services, staging, found)
+
+
 def _loads(record: TableRecord, key: str) -> list[TableLoad]:
     return [load for load in record.loads if load.key == key]
 
@@ -375,7 +389,7 @@ def publish_tables(params: dict[str, Any], context: Mapping[str, Any]) -> dict[s
         remove_leftovers(services, str(context["job_id"]))
         code = _code_of(error) if isinstance(error, TableError) else "TARGET_CHANGED"
         return failed(code, str(error), where)
-    pictures = [_put_picture(services, staging, one, made) for one, made in zip(found, published, strict=True)]
+    pictures = [_put_picture(services, staging, one) for one in found]
     staging.remove()
     replaced = any(made.replaced for made in published)
     result = {
@@ -404,15 +418,13 @@ def _load_of(
     )
 
 
-def _put_picture(
-    services: Mapping[str, Any], staging: Staging, found: Mapping[str, Any], made: PublishedTable
-) -> dict[str, Any] | None:
+def _put_picture(services: Mapping[str, Any], staging: Staging, found: Mapping[str, Any]) -> dict[str, Any] | None:
     picture = found["picture"]
     if picture is None:
         return None
     blobs: BlobStore = services["blobs"]
     container = services["settings"].thumbnail_container
-    name = f"tables/{made.schema}.{made.table}.webp"
+    name = f"tables/{TableDefinition.from_dict(found['staged']['definition']).name}.webp"
     if not blobs.container_exists(container):
         blobs.create_container(container)
     etag = blobs.put_stream(

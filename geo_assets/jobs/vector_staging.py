@@ -24,7 +24,7 @@ from geo_assets.jobs.raster_cataloguing import chunks_of
 from geo_assets.settings import Settings
 from geo_assets.stores.blobs import BlobStore
 
-__all__ = ["KEPT_SECONDS", "Staging", "remove_leftovers", "sweep"]
+__all__ = ["KEPT_SECONDS", "Staging", "leftovers", "remove_leftovers", "sweep"]
 
 KEPT_SECONDS = 24 * 3600.0
 """Nothing that is at work is older: a load of a day is broken off."""
@@ -94,17 +94,25 @@ class Staging:
         _remove(self._blobs, self._container, f"{self.prefix}/")
 
 
+def leftovers(services: Mapping[str, Any], job_id: str) -> list["Staging"]:
+    """What earlier executions of a job left behind, as far as they got to a manifest."""
+    settings: Settings = services["settings"]
+    try:
+        names = _names(services["blobs"], settings.staging_container, _prefix(job_id))
+    except ContainerNotFoundError:
+        return []
+    ending = f"/{_MANIFEST}"
+    return [Staging(services, name.removesuffix(ending)) for name in names if name.endswith(ending)]
+
+
 def remove_leftovers(services: Mapping[str, Any], job_id: str) -> None:
     """Remove what earlier executions of a job left behind, in both stores; only one is at work at a time."""
     settings: Settings = services["settings"]
-    blobs: BlobStore = services["blobs"]
+    for staging in leftovers(services, job_id):
+        with contextlib.suppress(StagingLostError):
+            services["tables"].discard([one["staged"]["token"] for one in staging.manifest()["tables"]])
     with contextlib.suppress(ContainerNotFoundError):
-        for name in _names(blobs, settings.staging_container, _prefix(job_id)):
-            if name.endswith(f"/{_MANIFEST}"):
-                with contextlib.suppress(StagingLostError):
-                    manifest = Staging(services, name.removesuffix(f"/{_MANIFEST}")).manifest()
-                    services["tables"].discard([one["staged"]["token"] for one in manifest["tables"]])
-        _remove(blobs, settings.staging_container, _prefix(job_id))
+        _remove(services["blobs"], settings.staging_container, _prefix(job_id))
 
 
 def sweep(services: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from geo_assets.unpublish import Taken, execute, plan
 from tests.jobs.bench import Bench
 from tests.vector.vectors import real
 
-__all__ = ["Loader", "files", "loader", "open_bench", "tables_url"]
+__all__ = ["Loader", "OpenBench", "files", "loader", "open_bench", "tables_url"]
 
 
 class Loader:
@@ -76,15 +76,23 @@ class Loader:
         self.require_clean()
         return job.result_data
 
-    def refused(self, blob_name: str, code: str, *, outcome: OutcomeKind = OutcomeKind.INVALID, **params: Any) -> str:
-        """The reason of a job that must end so, and leave nothing."""
-        before = self.tables.list_tables("geo")
+    def refused(
+        self,
+        blob_name: str,
+        code: str,
+        *,
+        outcome: OutcomeKind = OutcomeKind.INVALID,
+        there: Sequence[str] | None = None,
+        **params: Any,
+    ) -> str:
+        """The reason of a job that must end so, and leave the tables that were there, or these, and nothing else."""
+        before = self.names() if there is None else list(there)
         job = self.job(blob_name, **params)
         assert (job.status, job.outcome) == (JobStatus.FAILED, outcome), (job.outcome, job.reason, job.result_data)
         reason = job.reason or ""
         assert reason.startswith(f"{code}: "), reason
         assert str(self.bench.settings.scratch_path) not in reason
-        assert self.tables.list_tables("geo") == before
+        assert self.names() == before
         self.require_clean()
         return reason
 
