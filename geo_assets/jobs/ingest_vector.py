@@ -15,6 +15,7 @@ Against the original, on purpose: see the section ``ingest_vector`` of ``docs/de
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -73,6 +74,8 @@ __all__ = ["IngestVector", "catalog_tables", "prepare_vector_chunks", "publish_t
 _ASSET = "vector_table"
 _REMEMBERED = ("source_rows", "source_crs", "geometry_types", "report", "notes", "bbox", "native_bbox", "footprint")
 """What a table's record keeps of how it was loaded."""
+_LOADING = threading.BoundedSemaphore(2)
+"""Chunks at once in a process: more connections load nothing faster, and each chunk is in memory."""
 _LOAD = 2
 _PUBLISH = 3
 _CATALOG = 4
@@ -332,9 +335,10 @@ def upload_vector_chunk(params: dict[str, Any], context: Mapping[str, Any]) -> d
     where |= {"staging": params["staging"], "table": params["table"]}
     try:
         staged = StagedTable.from_dict(staging.manifest()["tables"][params["table_index"]]["staged"])
-        rows = tables.load_chunk(
-            staged, params["chunk_of_table"], _conformed(staging.batches(params["file"]), staged.definition)
-        )
+        with _LOADING:
+            rows = tables.load_chunk(
+                staged, params["chunk_of_table"], _conformed(staging.batches(params["file"]), staged.definition)
+            )
     except TableError as error:
         return _table_failed(error, where)
     return {"success": True, "result": {"rows_uploaded": rows, **where}}
@@ -350,12 +354,8 @@ def _conformed(batches: Iterable[pa.RecordBatch], definition: TableDefinition) -
         if geometry is None:
             yield batch
             continue
-        columns = batch.columns[: len(schema) - 1]
-        if len(batch.columns) == len(schema):
-            shapes = conform(batch.columns[-1], type=geometry.type, dimensions=geometry.dimensions)
-        else:  # rows that were kept without a geometry
-            shapes = pa.nulls(batch.num_rows, pa.binary())
-        yield pa.RecordBatch.from_arrays([*columns, shapes], schema=schema)
+        shapes = conform(batch.columns[-1], type=geometry.type, dimensions=geometry.dimensions)
+        yield pa.RecordBatch.from_arrays([*batch.columns[:-1], shapes], schema=schema)
 
 
 # --- stage 3: publish ----------------------------------------------------------------------------------------------

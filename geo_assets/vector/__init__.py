@@ -15,6 +15,7 @@ opens the copy.  It takes and returns plain dicts, and leaves what it prepared a
 - ``archives``: zip files, bounded before anything is unpacked.
 - ``local_copy``: a blob, or the blobs of one dataset, as files in a private folder.
 - ``open``: the one door; gives the layers of a file.
+- ``gdal_fence``: GDAL as it may be while a file is open.
 - ``layers``: what a layer is to those who read it: schema, CRS, batches.
 - ``ogr_layers``, ``csv_layers``, ``geojson_layers``, ``parquet_layers``: the readers.
 - ``shapefile``, ``geopackage``, ``moments``: what GDAL does not say of such files, and the times that it does.

@@ -19,17 +19,11 @@ formats cannot be read by pyogrio elsewhere in the process meanwhile.
 import os
 import stat
 import tempfile
-import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-
-import pyogrio
-from pyogrio._ogr import _register_drivers  # GDALAllRegister, which heeds OGR_SKIP each time
-from pyogrio.errors import DataLayerError, DataSourceError
 
 from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 from geo_assets.vector.archives import Member, unpack
@@ -55,35 +49,12 @@ from geo_assets.vector.layers import Layer
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ALL_LAYERS", "HARDENED", "OpenedVector", "ReadOptions", "VectorBudget", "gdal_fence", "open_vector"]
+__all__ = ["ALL_LAYERS", "OpenedVector", "ReadOptions", "VectorBudget", "open_vector"]
 
 ALL_LAYERS = "*"
 """As ``layer``: all, also where an archive has several shapefiles."""
 
-HARDENED: Mapping[str, str] = {
-    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # a shapefile's parts and a geodatabase's files are found without
-    "GDAL_HTTP_TIMEOUT": "1",
-    "GDAL_HTTP_CONNECTTIMEOUT": "1",
-    "GDAL_HTTP_MAX_RETRY": "0",
-    "GDAL_PAM_ENABLED": "NO",
-    "GDAL_VRT_ENABLE_PYTHON": "NO",
-    "OGR_SQLITE_LOAD_EXTENSIONS": "",
-    "OGR_SQLITE_ALLOW_EXTERNAL_ACCESS": "NO",
-    "OGR_SQLITE_LIST_VIRTUAL_OGR": "NO",
-    "SQLITE_USE_OGR_VFS": "NO",
-    "GML_DOWNLOAD_SCHEMA": "NO",
-    "GML_SKIP_RESOLVE_ELEMS": "ALL",
-    "LIBKML_RESOLVE_STYLE": "NO",
-    "LIBKML_EXTERNAL_STYLE": "NO",
-    "LIBKML_READ_GROUND_OVERLAY": "NO",
-    "SHAPE_RESTORE_SHX": "NO",
-    "PROJ_NETWORK": "OFF",
-}
-"""GDAL options for untrusted files."""
-
 _ARCHIVES = (ZIP, KMZ)
-_SKIPPED = "OGR_SKIP"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +142,7 @@ def open_vector(
         form = members[0][1]
         # of several shapefiles each is a layer, called as its file
         layer = None if len(members) > 1 else options.wanted_layer
-        with gdal_fence(form.driver, budget):
+        with _fence(form.driver, budget):
             layers: list[Layer] = []
             for member, kind in members:
                 layers += _layers(member, kind, layer=layer, options=options, budget=budget, types=types or {})
@@ -181,6 +152,14 @@ def open_vector(
                 layers=_chosen(layers, options.wanted_layer, budget),
                 notes=tuple(dict.fromkeys(notes)),
             )
+
+
+def _fence(driver: str | None, budget: VectorBudget) -> AbstractContextManager[None]:
+    if driver is None:
+        return nullcontext()  # read without GDAL
+    from geo_assets.vector.gdal_fence import gdal_fence  # noqa: PLC0415 - brings GDAL along
+
+    return gdal_fence(driver, budget)
 
 
 # --- what lies at the path --------------------------------------------------------------------------------------
@@ -302,7 +281,9 @@ def _gdal_layers(
     driver = form.driver or ""
     several = form in (GPKG, KML, FILEGDB)
     if several and layer is not None:
-        _require_layer(layer, _names(member.path, driver))
+        from geo_assets.vector.gdal_fence import layer_names  # noqa: PLC0415 - as above
+
+        _require_layer(layer, layer_names(member.path, driver))
     opened = ogr_layers.open_layers(
         member.path,
         driver=driver,
@@ -319,14 +300,6 @@ def _gdal_layers(
         else one
         for one in opened
     ]
-
-
-def _names(path: Path, driver: str) -> list[str]:
-    try:
-        return [str(name) for name, _ in pyogrio.list_layers(path)]
-    except (DataSourceError, DataLayerError, OSError) as error:
-        message = str(error).replace(os.fspath(path), "the file")
-        raise VectorUnreadableError(f"the {driver} driver cannot open the file: {message}") from error
 
 
 def _require_layer(layer: str, names: Sequence[str]) -> None:
@@ -355,64 +328,3 @@ def _within(what: str, found: int, most: int, setting: str) -> None:
             f"the file has {found:,} {what}; at most {most:,} are loaded (GEO_ASSETS_VECTOR_MAX_{setting})",
             code="FILE_TOO_LARGE",
         )
-
-
-# --- GDAL ---------------------------------------------------------------------------------------------------------
-
-
-class _Fence:
-    """GDAL's drivers and options while files are open; the process's, so files open at once share them."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: Counter[str | None] = Counter()
-        self._before: dict[str, str | None] = {}
-
-    def enter(self, driver: str | None, options: Mapping[str, str]) -> None:
-        """Leave this driver, and those of files that are open, and harden the options."""
-        with self._lock:
-            if not self._open:
-                self._before = {key: pyogrio.get_gdal_config_option(key) for key in options}
-            pyogrio.set_gdal_config_options(dict(options))
-            self._open[driver] += 1
-            self._keep(set(self._open))
-
-    def leave(self, driver: str | None) -> None:
-        """Undo :meth:`enter`; all is as it was when the last file is closed."""
-        with self._lock:
-            self._open[driver] -= 1
-            self._open += Counter()  # drops those at zero
-            if self._open:
-                self._keep(set(self._open))
-            else:
-                self._register(None)
-                pyogrio.set_gdal_config_options(self._before)
-
-    def _keep(self, drivers: set[str | None]) -> None:
-        self._register("")
-        self._register(",".join(name for name in pyogrio.list_drivers() if name not in drivers))
-        left = set(pyogrio.list_drivers())
-        if left != drivers - {None}:
-            raise VectorUnreadableError(
-                f"GDAL has the drivers {sorted(left)} where it should have {sorted(filter(None, drivers))} only"
-            )
-
-    @staticmethod
-    def _register(skipped: str | None) -> None:
-        """Register all drivers but some; with ``None`` all but those that the environment skips, as it was."""
-        pyogrio.set_gdal_config_options({_SKIPPED: skipped})
-        _register_drivers()
-
-
-_FENCE = _Fence()
-
-
-@contextmanager
-def gdal_fence(driver: str | None, budget: VectorBudget) -> Iterator[None]:
-    """Within it pyogrio has this driver only (none at all with ``None``), and options for untrusted files."""
-    most = str(max(budget.feature_bytes >> 20, 1))
-    _FENCE.enter(driver, {**HARDENED, "OGR_GEOJSON_MAX_OBJ_SIZE": most})
-    try:
-        yield
-    finally:
-        _FENCE.leave(driver)

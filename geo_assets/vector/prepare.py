@@ -13,7 +13,7 @@ its number in the source as its id, wherever it goes.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
@@ -39,7 +39,7 @@ from geo_assets.vector.table_map import TableSketch
 
 __all__ = ["CHUNK_BYTES", "prepare_vector_file"]
 
-CHUNK_BYTES = 32 * 1024 * 1024
+CHUNK_BYTES = 16 * 1024 * 1024
 """About how large a chunk may be, unpacked."""
 
 _MOST_RESTARTS = 40
@@ -79,6 +79,10 @@ class _Request:
             chunk_rows=params.get("chunk_rows"),
         )
 
+    def as_known(self, text: str) -> str:
+        """A message that names the copy, with the name that people know."""
+        return text.replace(self.path.name, PurePosixPath(self.name).name)
+
 
 def prepare_vector_file(params: Mapping[str, Any]) -> dict[str, Any]:
     """Read a local vector file whole and leave its rows as Arrow files, a table's as it will be.
@@ -103,9 +107,9 @@ def prepare_vector_file(params: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return {"success": True, "result": _prepare(request)}
     except VectorRefusedError as error:
-        return _refused(error.code, str(error))
+        return _refused(error.code, request.as_known(str(error)))
     except VectorUnreadableError as error:
-        return _refused("FILE_UNREADABLE", str(error))
+        return _refused("FILE_UNREADABLE", request.as_known(str(error)))
     except ParameterError as error:
         return _refused("INVALID_PARAMETER", str(error))
     except OSError as error:
@@ -137,7 +141,7 @@ def _prepare(request: _Request) -> dict[str, Any]:
         except _WidenedError as error:
             prepared.remove_chunks()
             widened.setdefault(error.layer, {}).update(error.types)
-            notes.append(str(error))
+            notes.append(request.as_known(str(error)))
     raise VectorUnreadableError(f"{request.name}: the types of its columns do not settle; the last: {notes[-1]}")
 
 
@@ -402,8 +406,10 @@ def _source_crs(request: _Request, layer: Layer) -> pyproj.CRS:
     given = None if request.read.input_crs is None else _parsed(request.read.input_crs, "input_crs")
     said = layer.crs
     if said is None and given is None:
+        known = "".join(f" ({note})" for note in layer.notes if "CRS" in note)
         raise VectorRefusedError(
-            f"layer '{layer.name}' does not say in which coordinate reference system it is; give input_crs if you know",
+            f"layer '{layer.name}' does not say in which coordinate reference system it is{known}; give input_crs if"
+            " you know",
             code="NO_CRS",
         )
     if said is not None and given is not None and not said.equals(given, ignore_axis_order=True):

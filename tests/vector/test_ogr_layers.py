@@ -23,9 +23,10 @@ import shapely
 from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 from geo_assets.settings import get_settings
 from geo_assets.vector import wkb
+from geo_assets.vector.gdal_fence import gdal_fence
 from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer, SchemaWidenedError
 from geo_assets.vector.ogr_layers import open_layers
-from geo_assets.vector.open import VectorBudget, gdal_fence
+from geo_assets.vector.open import VectorBudget
 
 DEMO = Path(__file__).parents[2] / "geo_assets" / "demo_data"
 DRIVERS = {

@@ -19,8 +19,9 @@ import pytest
 from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 from geo_assets.settings import Settings
+from geo_assets.vector.gdal_fence import HARDENED, gdal_fence
 from geo_assets.vector.layers import GEOMETRY
-from geo_assets.vector.open import HARDENED, ReadOptions, VectorBudget, gdal_fence, open_vector
+from geo_assets.vector.open import ReadOptions, VectorBudget, open_vector
 from tests.raster.conftest import Listener
 from tests.vector.files import (
     BUDGET,
