@@ -306,8 +306,7 @@ class PostgisTables:
             before = self._register.record(connection, one_.schema, one_.table)
             comments = self._register.comments(connection, one_.schema, one_.table)
             if one_.joins:
-                add_rows(connection, self._register, one_.token, definition)
-                oid, _ = find_table(connection, one_.schema, one_.table) or (0, "")
+                oid = add_rows(connection, self._register, one_.token, definition)
             else:
                 token = one_.token
                 oid = put_in_place(connection, self._register, token, definition, views[token], comments)

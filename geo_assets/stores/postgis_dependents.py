@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import psycopg
 from psycopg import errors, sql
 
 from geo_assets.errors import TableInUseError
@@ -234,7 +235,9 @@ def remake_view(connection: Connection, kept: KeptView) -> None:
     body = sql.SQL(view.definition.rstrip().removesuffix(";"))
     try:
         connection.execute(sql.SQL("create view {}{} as {}").format(view.identifier, options, body))
-    except errors.SyntaxErrorOrAccessRuleViolation as error:
+    except errors.InsufficientPrivilege:
+        raise
+    except psycopg.ProgrammingError as error:
         raise TableInUseError(
             f"the {view} cannot be made of the new table ({error.diag.message_primary}), so nothing was replaced:"
             " change or drop it first"
@@ -336,7 +339,9 @@ def make_index(connection: Connection, index: Index, name: str, table: sql.Compo
                 sql.SQL(after),
             )
         )
-    except errors.SyntaxErrorOrAccessRuleViolation as error:
+    except errors.InsufficientPrivilege:
+        raise
+    except psycopg.ProgrammingError as error:
         raise TableInUseError(
             f"the index {index.name} cannot be made on the new table ({error.diag.message_primary}), so nothing was"
             " replaced: drop it first"

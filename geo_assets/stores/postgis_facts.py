@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pyproj
 import shapely
-from psycopg import errors, sql
+from psycopg import sql
 
 from geo_assets.errors import ParameterError, VectorRefusedError
 from geo_assets.stores.postgis_session import Connection, one
@@ -274,7 +275,7 @@ def _estimated_box(connection: Connection, schema: str, table: str, column: str)
                 " from (select st_estimatedextent(%s, %s, %s) box) found",
                 (schema, table, column),
             )
-    except (errors.InternalError, errors.SyntaxErrorOrAccessRuleViolation):
+    except (psycopg.InternalError, psycopg.ProgrammingError):
         # it does not know all names, nor views
         return None
     return None if row[0] is None else (row[0], row[1], row[2], row[3])

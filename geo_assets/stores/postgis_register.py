@@ -18,7 +18,7 @@ from psycopg import errors, sql
 from psycopg.types.json import Jsonb
 
 from geo_assets.errors import SettingsError, StagingLostError
-from geo_assets.stores.postgis_session import Connection, advisory_lock, one
+from geo_assets.stores.postgis_session import Connection, advisory_lock, make_schema, one
 from geo_assets.stores.tables import StagedTable, TableRecord
 from geo_assets.vector.table import TableLoad
 
@@ -28,7 +28,6 @@ VERSION: Final = 1
 """Of the staging schema: what a newer release changed, an older one leaves alone."""
 
 _DEFINITION: Final = """
-create schema if not exists {schema};
 create table if not exists {schema}.version (version integer not null);
 insert into {schema}.version select {version} where not exists (select from {schema}.version);
 create table if not exists {schema}.stagings (
@@ -80,6 +79,7 @@ class Register:
             # two that begin at once would each find it missing
             with connection.transaction():
                 advisory_lock(connection, self.schema)
+                make_schema(connection, self.schema)
                 connection.execute(self._sql(_DEFINITION, version=sql.Literal(VERSION)))
         (found,) = one(connection, self._sql("select version from {schema}.version"))
         if found > VERSION:

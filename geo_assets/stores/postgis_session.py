@@ -29,7 +29,7 @@ from geo_assets.errors import (
 )
 from geo_assets.redaction import redact
 
-__all__ = ["Connection", "Sessions", "advisory_lock", "one", "translated"]
+__all__ = ["Connection", "Sessions", "advisory_lock", "make_schema", "one", "translated"]
 
 type Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -38,8 +38,7 @@ _POSTGRES_PORT: Final = 5432
 _LOCK_SPACE: Final = 0x6765_6F74
 """``geot``: ours among the advisory locks of the database."""
 _OPTIONS: Final = (
-    "-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres -c client_min_messages=warning"
-    " -c extra_float_digits=1 -c bytea_output=hex"
+    "-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres -c client_min_messages=warning -c lock_timeout=10min"
 )
 _FIND_POSTGIS: Final = (
     "select n.nspname from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = e.extnamespace"
@@ -76,6 +75,7 @@ class Sessions:
         self.address = f"postgis://{f'[{host}]' if ':' in host else host}{port}/{parsed.database}"
         """Where the database is, without who may enter."""
         self._dsn = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._options = f"{parsed.query.get('options', '')} {_OPTIONS}".strip()
         self._guard = threading.Lock()
         self._begin()
 
@@ -136,7 +136,7 @@ class Sessions:
             autocommit=True,
             connect_timeout=10,
             application_name="geo_assets tables",
-            options=_OPTIONS,
+            options=self._options,
             keepalives_idle=30,
             keepalives_interval=10,
             keepalives_count=3,
@@ -183,6 +183,16 @@ def one(connection: Connection, query: Any, arguments: Any = None) -> tuple[Any,
 def advisory_lock(connection: Connection, name: str) -> None:
     """Hold a name against other sessions of ours until the transaction ends."""
     connection.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK_SPACE, name))
+
+
+def make_schema(connection: Connection, schema: str) -> None:
+    """Make a schema if it is not there, in a transaction; asking for one that is there takes no right."""
+    wanted = "select from pg_namespace where nspname = %s"
+    if connection.execute(wanted, (schema,)).fetchone() is None:
+        # two that begin at once would each find it missing
+        advisory_lock(connection, f"schema {schema}")
+        if connection.execute(wanted, (schema,)).fetchone() is None:
+            connection.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
 
 
 # --- errors ------------------------------------------------------------------------------------------------------

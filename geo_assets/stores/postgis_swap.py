@@ -41,7 +41,7 @@ from geo_assets.stores.postgis_dependents import (
     views_of,
 )
 from geo_assets.stores.postgis_register import Register, find_table
-from geo_assets.stores.postgis_session import Connection, advisory_lock, one
+from geo_assets.stores.postgis_session import Connection, make_schema, one
 from geo_assets.stores.postgis_staging import geometry_type, relation_of, type_name, write_comments
 from geo_assets.stores.tables import LoadMode
 from geo_assets.vector.table import ID_COLUMN, TableDefinition
@@ -281,12 +281,16 @@ def _geometry_differences(definition: TableDefinition, there: Mapping[str, _Ther
     return [] if same else [f"geometry '{geometry.name}' is {theirs} in the table, {ours} in the rows"]
 
 
-def add_rows(connection: Connection, register: Register, token: str, definition: TableDefinition) -> None:
-    """Add the rows of a staging to its target, whose lock is held, and remove it; ids go on after the last one."""
+def add_rows(connection: Connection, register: Register, token: str, definition: TableDefinition) -> int:
+    """Add the rows of a staging to its target, whose lock is held, and remove it; ids go on after the last one.
+
+    Returns:
+        OID of the target.
+    """
     target = sql.Identifier(definition.schema, definition.table)
     staging = register.identifier(relation_of(token))
-    found = find_table(connection, definition.schema, definition.table)
-    there = {} if found is None else _columns_there(connection, found[0])
+    oid = _oid(connection, definition.schema, definition.table)
+    there = _columns_there(connection, oid)
     columns = [name for name in definition.chunk_schema.names if name != ID_COLUMN]
     wanted = [sql.Identifier(name) for name in columns]
     values: list[sql.Composable] = list(wanted)
@@ -308,6 +312,10 @@ def add_rows(connection: Connection, register: Register, token: str, definition:
         )
         connection.execute("select setval(%s::regclass, greatest(%s, 1))", (sequence, last + highest))
     connection.execute(sql.SQL("drop table {}").format(staging))
+    (owned,) = one(connection, "select pg_has_role(relowner, 'USAGE') from pg_class where oid = %s", (oid,))
+    if owned:
+        connection.execute(sql.SQL("analyze {}").format(target))
+    return oid
 
 
 def _last_id(connection: Connection, target: sql.Identifier) -> tuple[str | None, int]:
@@ -395,14 +403,14 @@ def put_in_place(
             connection.execute(sql.SQL("drop view {}").format(view.identifier))
         connection.execute(sql.SQL("drop table {}").format(target))
     else:
-        _make_schema(connection, schema)
+        make_schema(connection, schema)
     connection.execute(
         sql.SQL("alter table {} set schema {}").format(register.identifier(relation_of(token)), sql.Identifier(schema))
     )
     connection.execute(
         sql.SQL("alter table {} rename to {}").format(sql.Identifier(schema, relation_of(token)), sql.Identifier(table))
     )
-    (oid, _) = find_table(connection, schema, table) or (0, "")
+    oid = _oid(connection, schema, table)
     _rename_parts(connection, oid, definition, () if before is None else before.indexes)
     if before is None:
         _give_default_rights(connection, oid, schema, target)
@@ -452,11 +460,15 @@ class _Before:
             connection.execute(sql.SQL("alter table {} set ({})").format(table, options_sql(self.options)))
 
 
-def _make_schema(connection: Connection, schema: str) -> None:
-    if connection.execute("select from pg_namespace where nspname = %s", (schema,)).fetchone() is None:
-        # two that publish the first tables of a schema would each find it missing
-        advisory_lock(connection, f"schema {schema}")
-        connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
+def _oid(connection: Connection, schema: str, table: str) -> int:
+    """OID of a table that is held."""
+    (oid,) = one(
+        connection,
+        "select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+        " where n.nspname = %s and c.relname = %s",
+        (schema, table),
+    )
+    return int(oid)
 
 
 def _give_default_rights(connection: Connection, oid: int, schema: str, table: sql.Composable) -> None:
