@@ -725,6 +725,21 @@ def by_hand(url: Any, *statements: str) -> None:
     engine.dispose()
 
 
+def test_a_table_replaced_between_plan_and_removal_stays(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader.load(loader.write("two.geojson", TWO))
+    catalog = loader.bench.services["catalog"]
+    removed = catalog.delete_items
+
+    def replacing(*arguments: Any) -> Any:
+        loader.tables.drop("geo", "places")
+        replace_by_hand(loader)
+        return removed(*arguments)
+
+    monkeypatch.setattr(catalog, "delete_items", replacing)
+    assert loader.take_back("geo.places")["table places"] == "changed"
+    assert loader.names() == ["places"]
+
+
 def test_a_layer_s_table_is_taken_back_by_its_own_partition(loader: Loader) -> None:
     loader.add("us_counties.gpkg")
     loader.load("us_counties.gpkg", "us")
