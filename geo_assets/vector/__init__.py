@@ -29,5 +29,6 @@ opens the copy.  It takes and returns plain dicts, and leaves what it prepared a
 - ``geometry``: geometries checked, repaired and reprojected, every change counted.
 - ``footprint``: boxes and outlines in longitude and latitude.
 - ``table_map``: the picture of a table.
+- ``read_ahead``: reading while the batch before is prepared.
 - ``prepare``: all of this as one pass over a file.
 """

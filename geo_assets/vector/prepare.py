@@ -34,6 +34,7 @@ from geo_assets.vector.geometry import (
 )
 from geo_assets.vector.layers import Layer, SchemaWidenedError
 from geo_assets.vector.open import OpenedVector, ReadOptions, VectorBudget, open_vector
+from geo_assets.vector.read_ahead import ReadAhead
 from geo_assets.vector.table import ID_COLUMN, Column, GeometryColumn, TableDefinition
 from geo_assets.vector.table_map import TableSketch
 
@@ -260,9 +261,10 @@ class _PreparedLayer:
             self._source_crs = _source_crs(self._request, layer)
             self._crs, self._srid = _target_crs(self._request.target_crs, self._source_crs)
             self._preparer = GeometryPreparer(self._request.geometry, source_crs=self._source_crs, target_crs=self._crs)
-        for batch in layer.batches():
-            if batch.num_rows:
-                self._take(batch)
+        with ReadAhead(layer.batches()) as batches:
+            for batch in batches:
+                if batch.num_rows:
+                    self._take(batch)
         declared = layer.feature_count
         if declared is not None and declared > self.source_rows:
             raise VectorUnreadableError(
@@ -490,8 +492,8 @@ class _ChunkWriter:
 
     def _begin(self, schema: pa.Schema) -> _Open:
         file = self._folder / f"{self._prefix}-{len(self.chunks):06d}.arrow"
-        options = pa.ipc.IpcWriteOptions(compression="lz4")
-        self._open = _Open(file=file, writer=pa.ipc.new_stream(str(file), schema, options=options))
+        # not compressed: coordinates hardly get smaller, and chunks are read once, soon
+        self._open = _Open(file=file, writer=pa.ipc.new_stream(str(file), schema))
         return self._open
 
     def close(self) -> None:
