@@ -17,7 +17,9 @@ __all__ = ["DATASETS", "FORMATS", "make", "make_large_csv"]
 DATASETS = {"points": 1_000_000, "buildings": 300_000, "complex": 20_000}
 """Name → rows."""
 FORMATS = ("gpkg", "parquet", "csv", "geojson")
-_WORDS = np.array(["alder", "birch", "cedar", "elder", "hazel", "larch", "maple", "rowan", "willow", "yew", "ábel", "Öl"])
+_WORDS = np.array(
+    ["alder", "birch", "cedar", "elder", "hazel", "larch", "maple", "rowan", "willow", "yew", "ábel", "Öl"]
+)
 
 
 def make(folder: Path, name: str, form: str, *, scale: float = 1.0) -> Path:
@@ -52,7 +54,9 @@ def _attributes(rng: np.random.Generator, count: int) -> pd.DataFrame:
             "height": rng.normal(100, 30, count).round(3),
             "width": rng.random(count),
             "score": rng.normal(0, 1, count),
-            "name": _WORDS[rng.integers(0, len(_WORDS), count)] + "-" + pd.Series(np.arange(count)).astype(str).to_numpy(),
+            "name": _WORDS[rng.integers(0, len(_WORDS), count)]
+            + "-"
+            + pd.Series(np.arange(count)).astype(str).to_numpy(),
             "kind": _WORDS[rng.integers(0, len(_WORDS), count)],
             "street": _WORDS[rng.integers(0, len(_WORDS), count)] + " street",
             "town": _WORDS[rng.integers(0, len(_WORDS), count)] + "ton",
