@@ -420,11 +420,13 @@ def _load_of(
 
 def _put_picture(services: Mapping[str, Any], staging: Staging, found: Mapping[str, Any]) -> dict[str, Any] | None:
     picture = found["picture"]
-    if picture is None:
-        return None
     blobs: BlobStore = services["blobs"]
     container = services["settings"].thumbnail_container
     name = f"tables/{TableDefinition.from_dict(found['staged']['definition']).name}.webp"
+    if picture is None:
+        with contextlib.suppress(BlobNotFoundError, ContainerNotFoundError):
+            blobs.delete(container, name)  # of the table that was there before
+        return None
     if not blobs.container_exists(container):
         blobs.create_container(container)
     etag = blobs.put_stream(
@@ -497,7 +499,8 @@ def catalog_tables(params: dict[str, Any], context: Mapping[str, Any]) -> dict[s
     answers: list[dict[str, Any]] = []
     for record in tables.loaded_by(job_id):
         facts = tables.describe(record.schema, record.table, exact=False)
-        if not facts.geometries:
+        if not facts.geometries or all(load.details.get("bbox") is None for load in record.loads):
+            _remove_items(services, record)  # of the table that was there before
             continue
         picture = _picture_of(services, record)
         answers.append(
@@ -525,6 +528,11 @@ def catalog_tables(params: dict[str, Any], context: Mapping[str, Any]) -> dict[s
         "reason": "a table without geometry has no item",
         "result": result,
     }
+
+
+def _remove_items(services: Mapping[str, Any], record: TableRecord) -> None:
+    for item in items_of_table(services, record.schema, record.table):
+        services["catalog"].delete_items(item.collection, [item.name])
 
 
 def _facts_of_load(facts: TableFacts, record: TableRecord) -> TableFacts | None:

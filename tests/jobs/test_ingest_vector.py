@@ -502,8 +502,9 @@ def test_a_file_without_any_geometry_is_refused(files: Loader) -> None:
 
 def test_a_file_without_any_geometry_can_be_kept(loader: Loader) -> None:
     loader.write("none.geojson", geojson((None, {"n": 1}), (None, {"n": 2})))
-    loader.load("none.geojson", null_geometries="keep", collection_id=None)
+    result = loader.load("none.geojson", null_geometries="keep", says=OutcomeKind.CREATED)
     assert loader.rows("places", "n") == [1, 2]
+    assert result["items"] == []
 
 
 def test_single_and_multi_become_multi(loader: Loader) -> None:
@@ -591,6 +592,16 @@ def test_a_table_of_attributes_has_no_item(loader: Loader, tmp_path: Path) -> No
     assert loader.rows("places", "id", "name", "n") == [(1, "é", 1), (2, None, 2**40)]
     assert loader.table(geometry=None)["n"].tolist() == [1, 2**40]
     loader.load("plain.gpkg", says=OutcomeKind.UNCHANGED)
+
+
+def test_item_and_picture_go_with_the_geometry_that_they_showed(loader: Loader, tmp_path: Path) -> None:
+    loader.load(loader.write("two.geojson", TWO), load_mode="overwrite")
+    assert loader.bench.files("thumbnails")
+    pyogrio.write_dataframe(pd.DataFrame({"name": ["a"]}), tmp_path / "plain.gpkg", layer="plain", driver="GPKG")
+    result = loader.load(loader.put(tmp_path / "plain.gpkg"), load_mode="overwrite", says=OutcomeKind.UPDATED)
+    assert (loader.items(), result["items"], loader.bench.files("thumbnails")) == ([], [], [])
+    loader.load("two.geojson", load_mode="overwrite", says=OutcomeKind.UPDATED)
+    assert loader.items() == ["postgis-geo-places"]
 
 
 def test_clustered_rows_are_the_same_in_another_order(loader: Loader) -> None:
