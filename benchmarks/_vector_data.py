@@ -4,6 +4,7 @@ What belongs here: making them, the same every time.  What does not: reading or 
 """
 
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -76,11 +77,11 @@ def _few_attributes(rng: np.random.Generator, count: int) -> pd.DataFrame:
     )
 
 
-def _points(rng: np.random.Generator, count: int) -> "np.ndarray":
+def _points(rng: np.random.Generator, count: int) -> Any:
     return shapely.points(rng.uniform(-170, 170, count).round(7), rng.uniform(-80, 80, count).round(7))
 
 
-def _rings(rng: np.random.Generator, count: int, corners: int, size: float) -> "np.ndarray":
+def _rings(rng: np.random.Generator, count: int, corners: int, size: float) -> Any:
     """Closed rings round scattered centres, counter-clockwise, that do not cross themselves."""
     angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     # bays and headlands with a little noise: edges that all lie across each other are nobody's coast
@@ -94,14 +95,14 @@ def _rings(rng: np.random.Generator, count: int, corners: int, size: float) -> "
     return np.round(closed, 7)
 
 
-def _buildings(rng: np.random.Generator, count: int) -> "np.ndarray":
+def _buildings(rng: np.random.Generator, count: int) -> Any:
     rings = _rings(rng, count, 12, 0.0002)
     bad = rng.random(count) < 0.005
     rings[bad, 3], rings[bad, 7] = rings[bad, 7].copy(), rings[bad, 3].copy()  # bow-ties
     return shapely.polygons(rings)
 
 
-def _complex(rng: np.random.Generator, count: int) -> "np.ndarray":
+def _complex(rng: np.random.Generator, count: int) -> Any:
     made = []
     for start in range(0, count, 1000):
         some = min(1000, count - start)
@@ -142,7 +143,7 @@ def make_large_csv(path: Path, *, rows: int = 2_570_844, width: int = 1_000_000_
 
 
 def _large_schema() -> pa.Schema:
-    numbers = [("serial", pa.int64()), ("zone", pa.int64())]
-    reals = [(name, pa.float64()) for name in ("height", "width", "score")]
-    texts = [(name, pa.string()) for name in ("name", "kind", "street", "town", "remark", "description")]
-    return pa.schema([*numbers, *reals, *texts, ("lon", pa.float64()), ("lat", pa.float64())])
+    fields: list[tuple[str, pa.DataType]] = [("serial", pa.int64()), ("zone", pa.int64())]
+    fields += [(name, pa.float64()) for name in ("height", "width", "score")]
+    fields += [(name, pa.string()) for name in ("name", "kind", "street", "town", "remark", "description")]
+    return pa.schema([*fields, ("lon", pa.float64()), ("lat", pa.float64())])

@@ -7,15 +7,13 @@ Run as ``python -m benchmarks._vector_ways WAY FILE URL TABLE``; prints one line
 
 import json
 import os
-import queue
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -27,26 +25,20 @@ def load(path: Path, url: str, table: str, *, check: bool = False) -> dict[str, 
     import pyproj  # noqa: PLC0415
     from psycopg import sql  # noqa: PLC0415
 
-    from geo_assets.jobs.ingest_parameters import IngestVectorParameters, read_options  # noqa: PLC0415
     from geo_assets.settings import Settings  # noqa: PLC0415
     from geo_assets.stores.postgis_copy import copy_rows  # noqa: PLC0415
     from geo_assets.vector.columns import name_columns, table_columns  # noqa: PLC0415
     from geo_assets.vector.geometry import GeometryOptions, GeometryPreparer  # noqa: PLC0415
     from geo_assets.vector.open import ReadOptions, VectorBudget, open_vector  # noqa: PLC0415
+    from geo_assets.vector.read_ahead import ReadAhead  # noqa: PLC0415
     from geo_assets.vector.table import GeometryColumn, TableDefinition  # noqa: PLC0415
 
-    chosen = IngestVectorParameters.model_validate({"blob_name": path.name, "table_name": "places"}).model_dump(
-        mode="json", by_alias=True
-    )
-    types: dict[str, pa.DataType] = {
-        "bigint": "bigint", "smallint": "smallint", "integer": "integer", "double precision": "double precision",
-    }  # fmt: skip
     with (
         tempfile.TemporaryDirectory() as folder,
         open_vector(
             path,
             name=path.name,
-            options=ReadOptions.from_dict(read_options(chosen)),
+            options=ReadOptions(file_extension=path.suffix.lstrip(".")),
             budget=VectorBudget.from_settings(Settings()),
             folder=Path(folder),
         ) as opened,
@@ -56,8 +48,7 @@ def load(path: Path, url: str, table: str, *, check: bool = False) -> dict[str, 
         columns = name_columns(layer.fields, geometry_column="geom")
         definition = TableDefinition(schema="public", table=table, columns=columns, geometry=GeometryColumn())
         described = sql.SQL(", ").join(
-            sql.SQL("{} {}").format(sql.Identifier(one.name), sql.SQL(types.get(one.type.value, one.type.value)))
-            for one in columns
+            sql.Composed([sql.Identifier(one.name), sql.SQL(" "), sql.SQL(one.type.value)]) for one in columns
         )
         connection.execute(
             sql.SQL("create table {} (id bigint, {}, geom geometry(Geometry, 4326))").format(
@@ -74,32 +65,14 @@ def load(path: Path, url: str, table: str, *, check: bool = False) -> dict[str, 
                 ids = pa.array(np.arange(first, first + batch.num_rows))
                 shapes = batch.column(batch.num_columns - 1)
                 if preparer is not None:
-                    shapes = preparer.prepare(shapes, first_row=first).wkb
+                    shapes = preparer.prepare(cast("pa.BinaryArray", shapes), first_row=first).wkb
                 first += batch.num_rows
                 yield pa.RecordBatch.from_arrays([ids, *arrays, shapes], schema=definition.chunk_schema)
 
-        count = copy_rows(connection, sql.Identifier("public", table), definition, _ahead(rows()))
+        with ReadAhead(rows()) as ahead:
+            count = copy_rows(connection, sql.Identifier("public", table), definition, ahead)
         connection.execute(sql.SQL("alter table {} add primary key (id)").format(sql.Identifier(table)))
     return {"rows": count}
-
-
-def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same batches, read by a thread while the one before is sent."""
-    waiting: queue.Queue[Any] = queue.Queue(maxsize=2)
-
-    def read() -> None:
-        try:
-            for batch in batches:
-                waiting.put(batch)
-            waiting.put(None)
-        except BaseException as error:  # noqa: BLE001 - told to the reader
-            waiting.put(error)
-
-    threading.Thread(target=read, daemon=True).start()
-    while (batch := waiting.get()) is not None:
-        if isinstance(batch, BaseException):
-            raise batch
-        yield batch
 
 
 def geopandas(path: Path, url: str, table: str) -> dict[str, Any]:
@@ -172,9 +145,9 @@ def job(path: Path, url: str, table: str) -> dict[str, Any]:
         return {"rows": rows, "wall": wall, "seconds": result["seconds"], "stages": stages}
 
 
-WAYS = {
+WAYS: "dict[str, Callable[[Path, str, str], dict[str, Any]]]" = {
     "load": load,
-    "checked": lambda *arguments: load(*arguments, check=True),
+    "checked": lambda path, url, table: load(path, url, table, check=True),
     "geopandas": geopandas,
     "job": job,
 }

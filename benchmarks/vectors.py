@@ -7,10 +7,11 @@ Run ``python -m benchmarks.vectors``; ``--scale 0.1`` takes smaller files, ``--r
 
 Every way runs in a process of its own, the ways in turn, into tables of one database with lz4 TOAST for all; times
 are of whole processes, imports among them.  Before a ratio is printed, the rows of both tables are compared: each
-attribute as text (doubles to 15 digits, which is what ogr2ogr writes), each geometry as WKB.  ``load`` is reading, columns and
-binary COPY, with the primary key that ogr2ogr makes as well; ``checked`` also looks at every geometry.  ``job`` is the
-whole workflow in Dagster: copy of the blob, sandbox, preparation, staging, counting, key, GIST index, ANALYZE, picture,
-item; its time is from submission to the end of the run.
+attribute as text (doubles to 15 digits, which is what ogr2ogr writes), each geometry as WKB.
+
+``load`` is reading, columns and binary COPY, with the primary key that ogr2ogr makes as well; ``checked`` also looks at
+every geometry.  ``job`` is the whole workflow in Dagster: copy of the blob, sandbox, preparation, staging, counting,
+key, GIST index, ANALYZE, picture, item; its time is from submission to the end of the run.
 """
 
 import argparse
