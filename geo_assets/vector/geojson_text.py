@@ -421,10 +421,10 @@ class GeoJsonText:
         """Blank what separates features, and say how many of them are rightly separated."""
         if not len(starts):
             return 0
-        froms = np.concatenate([[0], ends[:-1]])
-        sizes = starts - froms
+        begins = np.concatenate([[0], ends[:-1]])
+        sizes = starts - begins
         bounds = np.concatenate([[0], np.cumsum(sizes)])
-        where = np.repeat(froms - bounds[:-1], sizes) + np.arange(bounds[-1])
+        where = np.repeat(begins - bounds[:-1], sizes) + np.arange(bounds[-1])
         letters = array[where]
         commas = letters == _COMMA
         known = (_SPACES[letters] | commas) if self.collection else _BETWEEN_LINES[letters]
