@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import pyarrow as pa
 from psycopg import errors, sql
@@ -31,6 +31,7 @@ from geo_assets.errors import (
     TableStoreUnavailableError,
 )
 from geo_assets.stores.postgis_copy import copy_rows
+from geo_assets.stores.postgis_dependents import Index, View
 from geo_assets.stores.postgis_register import Register, find_table
 from geo_assets.stores.postgis_rows import read_rows
 from geo_assets.stores.postgis_session import Connection, Sessions, advisory_lock, one
@@ -47,6 +48,7 @@ from geo_assets.stores.postgis_swap import (
     check_fits,
     check_mode,
     check_survivors,
+    keep_in_place,
     lock_target,
     make_extra_indexes,
     put_in_place,
@@ -100,9 +102,8 @@ class PostgisTables:
     def check_target(self, schema: str, table: str, mode: LoadMode) -> str | None:
         """Find out, before any work, whether a load can end well; returns the version of the table that is there."""
         _check_names(schema, table)
-        with self._sessions.session(f"looking at {schema}.{table}") as connection:
-            check_mode(connection, schema, table, mode)
-            return self._register.version(connection, schema, table)
+        with self._sessions.session(f"looking at {schema}.{table}") as connection, connection.transaction():
+            return self._checked(connection, schema, table, mode)
 
     def begin(self, definition: TableDefinition, mode: LoadMode) -> StagedTable:
         """Make a staging."""
@@ -110,11 +111,10 @@ class PostgisTables:
         _check_names(schema, table)
         with self._sessions.session(f"beginning to load {definition.name}") as connection:
             self._register.ensure(connection)
-            check_mode(connection, schema, table, mode)
-            version = self._register.version(connection, schema, table)
-            self._check_definition(connection, definition, mode)
-            staged = StagedTable(token=uuid.uuid4().hex, definition=definition, mode=mode, target_version=version)
             with connection.transaction():
+                version = self._checked(connection, schema, table, mode)
+                self._check_definition(connection, definition, mode)
+                staged = StagedTable(token=uuid.uuid4().hex, definition=definition, mode=mode, target_version=version)
                 self._register.add_staging(connection, staged)
                 create_staging(connection, self._register, staged.token, definition)
         return staged
@@ -264,36 +264,57 @@ class PostgisTables:
 
     # --- inside: before a load
 
-    def _check_definition(self, connection: Connection, definition: TableDefinition, mode: LoadMode) -> None:
+    def _checked(self, connection: Connection, schema: str, table: str, mode: LoadMode) -> str | None:
+        """Version of the target, which stays what it is until the transaction ends."""
+        self._wait_at_most(connection, self._lock_seconds)
+        keep_in_place(connection, schema, table)
+        check_mode(connection, schema, table, mode)
+        return self._register.version(connection, schema, table)
+
+    def _check_definition(self, connection: Connection, definition: TableDefinition, mode: LoadMode) -> list[Index]:
+        """Whether the target takes such a table or rows; returns the indexes that people made on one to replace."""
         found = find_table(connection, definition.schema, definition.table)
-        if found is None:
-            return
-        if mode == "overwrite":
-            check_survivors(connection, found[0], definition)
-        if mode == "append":
+        if found is not None and mode == "overwrite":
+            return check_survivors(connection, found[0], definition)
+        if found is not None and mode == "append":
             record = self._register.record(connection, definition.schema, definition.table)
             check_fits(connection, found[0], definition, None if record is None else record.columns)
+        return []
 
     # --- inside: publishing
 
     def _finish(self, connection: Connection, one_: "_Publication", *, cluster: bool) -> None:
         """Check and index a staging, unless an earlier try did."""
+        definition, mode = one_.staged.definition, one_.staged.mode
         with connection.transaction():
-            state = self._register.lock_staging(connection, one_.token)
-            if state is not False:
+            if self._register.lock_staging(connection, one_.token) is not False:
                 return  # done, or gone: the last transaction tells
+            # before the work; and in a transaction of its own, as nobody should wait for this one
+            self._checked(connection, one_.schema, one_.table, mode)
+            self._check_version(connection, one_)
+            extra = self._check_definition(connection, definition, mode)
+        with connection.transaction():
+            if self._register.lock_staging(connection, one_.token) is not False:
+                return
             finish_staging(
                 connection,
                 self._register,
                 one_.token,
-                one_.staged.definition,
+                definition,
                 one_.load,
                 chunks=one_.chunks,
                 cluster=cluster,
                 joins=one_.joins,
             )
-            if one_.staged.mode == "overwrite":
-                make_extra_indexes(connection, self._register, one_.token, one_.staged.definition)
+            make_extra_indexes(connection, self._register, one_.token, extra)
+
+    def _check_version(self, connection: Connection, one_: "_Publication") -> None:
+        version = self._register.version(connection, one_.schema, one_.table)
+        if version != one_.staged.target_version:
+            raise PreconditionFailedError(
+                f"{one_.name} of {self.description} was not published: the table is no longer what it was when loading"
+                f" began (version {version or 'none'}, not {one_.staged.target_version or 'none'}); run the job again"
+            )
 
     def _put_in_place(self, connection: Connection, publications: Sequence["_Publication"]) -> list[PublishedTable]:
         waiting = [one_ for one_ in publications if not self._is_published(connection, one_)]
@@ -328,18 +349,13 @@ class PostgisTables:
             return True
         raise StagingLostError(f"what was loaded for {one_.name} is gone from {self.description}: run the job again")
 
-    def _hold(self, connection: Connection, one_: "_Publication") -> "tuple[Any, ...]":
+    def _hold(self, connection: Connection, one_: "_Publication") -> tuple[View, ...]:
         """Hold the target, and see that it is what it was, and that the staging is still whole."""
         mode = one_.staged.mode
         views = lock_target(connection, one_.schema, one_.table, mode)
         if mode == "create":
             check_mode(connection, one_.schema, one_.table, mode)
-        version = self._register.version(connection, one_.schema, one_.table)
-        if version != one_.staged.target_version:
-            raise PreconditionFailedError(
-                f"{one_.name} of {self.description} was not published: the table is no longer what it was when loading"
-                f" began (version {version or 'none'}, not {one_.staged.target_version or 'none'}); run the job again"
-            )
+        self._check_version(connection, one_)
         self._check_definition(connection, one_.staged.definition, mode)
         check_complete(one_.name, self._register.chunks(connection, one_.token), one_.load, one_.chunks)
         return views

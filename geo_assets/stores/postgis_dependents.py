@@ -44,7 +44,8 @@ with recursive on_it (oid, depth) as (
     join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid and r.ev_class <> v.oid
 )
 select c.oid, n.nspname, c.relname, pg_get_userbyid(c.relowner), c.reloptions, pg_get_viewdef(c.oid),
-    pg_has_role(c.relowner, 'USAGE'),
+    pg_has_role(c.relowner, 'USAGE') and has_schema_privilege(n.oid, 'CREATE')
+        and has_schema_privilege(c.relowner, n.oid, 'CREATE'),
     coalesce((
         select array_agg(distinct a.attname::text) from pg_rewrite r
         join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
@@ -53,7 +54,7 @@ select c.oid, n.nspname, c.relname, pg_get_userbyid(c.relowner), c.reloptions, p
         and d.refobjsubid > 0), '{}')
 from on_it v join pg_class c on c.oid = v.oid join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'v' and c.relpersistence = 'p' and c.oid <> %(oid)s
-group by c.oid, n.nspname order by max(v.depth) desc, n.nspname, c.relname
+group by c.oid, n.oid order by max(v.depth) desc, n.nspname, c.relname
 """
 _OBSTACLES: Final = """
 with its as (select %(oid)s::oid as oid union select unnest(%(views)s::oid[])),
@@ -98,7 +99,7 @@ where c.oid = %(oid)s and a.grantee <> c.relowner
 """
 _INDEXES: Final = """
 select i.relname, quote_ident(i.relname), format('%%I.%%I', n.nspname, c.relname), pg_get_indexdef(i.oid),
-    x.indisunique, x.indisprimary, m.amname in ('gist', 'spgist', 'brin'),
+    x.indisprimary, m.amname in ('gist', 'spgist', 'brin'),
     exists (select from pg_constraint k where k.conindid = i.oid and k.conrelid = c.oid),
     coalesce((
         select array_agg(a.attname::text order by a.attnum) from pg_depend d
@@ -295,8 +296,8 @@ class Index:
     spatial: bool
     """Of an access method that geometries have."""
     columns: tuple[str, ...]
-    shape: tuple[str, str] | None
-    """What comes before and after its name and table in its definition; ``None``: it is not made so simply."""
+    shape: tuple[str, str]
+    """What comes before and after its name and table in its definition."""
 
 
 def indexes_of(connection: Connection, oid: int) -> list[Index]:
@@ -308,18 +309,17 @@ def indexes_of(connection: Connection, oid: int) -> list[Index]:
             of_constraint=of_constraint,
             spatial=spatial,
             columns=tuple(columns),
-            shape=_shape(definition, quoted, table, unique=unique),
+            shape=_shape(definition, f" {quoted} ON {table} "),
         )
-        for name, quoted, table, definition, unique, primary, spatial, of_constraint, columns in connection.execute(
+        for name, quoted, table, definition, primary, spatial, of_constraint, columns in connection.execute(
             _INDEXES, (oid,)
         )
     ]
 
 
-def _shape(definition: str, name: str, table: str, *, unique: bool) -> tuple[str, str] | None:
-    before = "CREATE UNIQUE INDEX" if unique else "CREATE INDEX"
-    head = f"{before} {name} ON {table} "
-    return (before, definition.removeprefix(head)) if definition.startswith(head) else None
+def _shape(definition: str, name_and_table: str) -> tuple[str, str]:
+    before, _, after = definition.partition(name_and_table)
+    return before, after
 
 
 def make_index(connection: Connection, index: Index, name: str, table: sql.Composable) -> None:
@@ -328,7 +328,7 @@ def make_index(connection: Connection, index: Index, name: str, table: sql.Compo
     Raises:
         TableInUseError: the table does not take it.
     """
-    before, after = index.shape or ("", "")
+    before, after = index.shape
     try:
         connection.execute(
             sql.SQL("{} {} on {} {}").format(

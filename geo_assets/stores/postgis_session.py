@@ -216,6 +216,8 @@ _BY_CLASS: Final[dict[str, tuple[type[GeoAssetsError], str]]] = {
 }
 """By class of SQLSTATE: connection, resources, operators, system; data, integrity, limits of the server."""
 _COPY_COLUMN: Final = re.compile(r'\bCOPY .*?, line \d+, column ("?)(?P<name>.+?)\1(?::|$)', re.MULTILINE)
+_CHANGING: Final = re.compile(r"could not open relation with OID|cache lookup failed|tuple concurrently")
+"""What an internal error says of something that is replaced while it is looked at."""
 _REFUSED_AT_THE_DOOR: Final = re.compile(r"authentication failed|no pg_hba\.conf entry|permission denied for database")
 
 
@@ -243,6 +245,8 @@ def _kind(error: psycopg.Error, column: str | None, words: str) -> tuple[type[Ge
         return _BY_CLASS["08"]
     if column is not None:
         return _BY_CLASS["22"]
+    if _CHANGING.search(words):
+        return TableStoreUnavailableError, "another session is at work there, try again"
     return _BY_CLASS.get(state[:2], (TableError, "the database refused that"))
 
 

@@ -10,10 +10,11 @@ on a view does, so that the two wait for each other in one order.
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from geo_assets.errors import (
     AccessDeniedError,
@@ -51,6 +52,7 @@ __all__ = [
     "check_fits",
     "check_mode",
     "check_survivors",
+    "keep_in_place",
     "lock_target",
     "make_extra_indexes",
     "put_in_place",
@@ -70,6 +72,18 @@ _NAME_BYTES: Final = 63
 _IDS: Final = frozenset({"smallint", "integer", "bigint"})
 _TEXTS: Final = frozenset({"text", "character varying"})
 _GEOMETRY: Final = re.compile(r"geometry(?:\((?P<type>[A-Za-z]+?)(?P<more>ZM|Z|M)?(?:,(?P<srid>\d+))?\))?")
+
+
+def keep_in_place(connection: Connection, schema: str, table: str) -> None:
+    """Have a table stay what it is until the transaction ends, if it is there and this role may read it.
+
+    Without that, what the system catalogs say of it may be about one that is replaced at this moment.
+    """
+    found = find_table(connection, schema, table)
+    if found is None or found[1] not in ("r", "p", "v"):
+        return
+    with suppress(errors.InsufficientPrivilege, errors.UndefinedTable), connection.transaction():
+        connection.execute(sql.SQL("lock table {} in access share mode").format(sql.Identifier(schema, table)))
 
 
 # --- before a load -------------------------------------------------------------------------------------------------
@@ -96,7 +110,7 @@ def check_mode(connection: Connection, schema: str, table: str, mode: LoadMode) 
         if foreign := [view for view in views if not view.ours]:
             raise AccessDeniedError(
                 f"replacing {name} makes the {sentence(foreign)} again, which takes membership in the role"
-                f" '{foreign[0].owner}': grant it, or drop the view first"
+                f" '{foreign[0].owner}', and CREATE on the view's schema for both: grant that, or drop the view first"
             )
 
 
@@ -156,8 +170,11 @@ def _check_obstacles(connection: Connection, name: str, oid: int, views: Sequenc
         )
 
 
-def check_survivors(connection: Connection, oid: int, definition: TableDefinition) -> None:
+def check_survivors(connection: Connection, oid: int, definition: TableDefinition) -> list[Index]:
     """Whether views and indexes of a table find their columns in the one that replaces it.
+
+    Returns:
+        The indexes that people made.
 
     Raises:
         TableInUseError: names what does not, and the column.
@@ -169,9 +186,8 @@ def check_survivors(connection: Connection, oid: int, definition: TableDefinitio
         for column in view.columns
         if column not in names
     ]
-    for index in _extra_indexes(connection, oid, definition):
-        if index.shape is None:
-            lost.append(f"the index {index.name} cannot be made again")
+    extra = _extra_indexes(connection, oid, definition)
+    for index in extra:
         lost += [
             f"the index {index.name} is on the column '{column}'" for column in index.columns if column not in names
         ]
@@ -180,6 +196,7 @@ def check_survivors(connection: Connection, oid: int, definition: TableDefinitio
             f"what hangs on {definition.name} does not fit the table that is to replace it: {sentence(lost)}; change"
             " or drop that first"
         )
+    return extra
 
 
 def _extra_indexes(connection: Connection, oid: int, definition: TableDefinition) -> list[Index]:
@@ -357,20 +374,16 @@ def lock_target(connection: Connection, schema: str, table: str, mode: LoadMode)
     return now
 
 
-def make_extra_indexes(connection: Connection, register: Register, token: str, definition: TableDefinition) -> None:
-    """Give a staging the indexes that people made on the table it is to replace."""
-    old = find_table(connection, definition.schema, definition.table)
-    new = find_table(connection, register.schema, relation_of(token))
-    if old is None or new is None:
-        return
-    check_survivors(connection, old[0], definition)
-    shapes = [index.shape for index in indexes_of(connection, new[0])]
-    for number, index in enumerate(_extra_indexes(connection, old[0], definition)):
+def make_extra_indexes(connection: Connection, register: Register, token: str, wanted: Iterable[Index]) -> None:
+    """Give a staging indexes like those of the table it is to replace, as :func:`check_survivors` gave them."""
+    relation = relation_of(token)
+    shapes = [index.shape for index in indexes_of(connection, _oid(connection, register.schema, relation))]
+    for index in wanted:
         if index.shape in shapes:
             shapes.remove(index.shape)
         else:
-            name = f"{relation_of(token)}_{len(shapes)}_{number}"
-            make_index(connection, index, name, register.identifier(relation_of(token)))
+            name = _free_name(connection, register.schema, f"{relation}_extra")
+            make_index(connection, index, name, register.identifier(relation))
 
 
 def put_in_place(
@@ -397,7 +410,7 @@ def put_in_place(
     kept = [KeptView.of(connection, view) for view in views]
     before = None
     if found is not None:
-        make_extra_indexes(connection, register, token, definition)
+        make_extra_indexes(connection, register, token, _extra_indexes(connection, found[0], definition))
         before = _Before.of(connection, found[0], definition, comments)
         for view in views:
             connection.execute(sql.SQL("drop view {}").format(view.identifier))
@@ -493,8 +506,12 @@ def _rename_parts(connection: Connection, oid: int, definition: TableDefinition,
             wanted = f"{table}_pkey"
         elif index.spatial and definition.geometry is not None and index.columns == (definition.geometry.name,):
             wanted = names.get(index.shape, f"idx_{table}_{definition.geometry.name}")
+        elif index.shape in names:
+            wanted = names[index.shape]
         else:
-            wanted = names.get(index.shape, index.name)
+            # made like one that was dropped meanwhile
+            connection.execute(sql.SQL("drop index {}").format(sql.Identifier(schema, index.name)))
+            continue
         connection.execute(
             sql.SQL("alter index {} rename to {}").format(
                 sql.Identifier(schema, index.name), sql.Identifier(_free_name(connection, schema, wanted))

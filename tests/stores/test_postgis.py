@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import cast
 
 import psycopg
@@ -160,6 +160,24 @@ def test_an_idle_connection_that_the_server_closed_is_replaced(store: PostgisTab
         " and datname = current_database()",
     )
     assert store.list_tables("geo") == ["places"]
+
+
+def test_a_forked_child_leaves_its_parents_connections_alone(store: PostgisTables) -> None:
+    assert store.list_tables("geo") == []
+    [parents] = store._sessions._idle
+    store._sessions._owner = -1  # as a child finds it
+    assert store.list_tables("geo") == []
+    assert not parents.closed
+    assert parents not in store._sessions._idle
+    parents.close()
+
+
+def test_few_connections_are_kept(store: PostgisTables) -> None:
+    with ExitStack() as held:
+        opened = [held.enter_context(store._sessions.session("testing")) for _ in range(10)]
+    assert sum(connection.closed for connection in opened) == 2
+    store.close()
+    assert all(connection.closed for connection in opened)
 
 
 # --- the table ----------------------------------------------------------------------------------------------------
@@ -488,6 +506,22 @@ def test_a_staging_whose_table_somebody_removed_is_lost(store: PostgisTables, po
     execute(postgis_url, f"drop table geo_assets.load_{staged.token}")
     with pytest.raises(StagingLostError, match=r"geo\.places"):
         store.load_chunk(staged, 0, [points(PLACES, 1)])
+
+
+def test_a_row_that_somebody_removed_from_a_staging_is_missed(store: PostgisTables, postgis_url: str) -> None:
+    staged = stage(store, PLACES, [points(PLACES, 3)])
+    execute(postgis_url, f"delete from geo_assets.load_{staged.token} where id = 2")  # noqa: S608
+    with pytest.raises(TableDataError, match=r"2 rows of geo\.places are there, 3 were loaded"):
+        store.publish([staged], [table_load(3)], chunks=[1])
+
+
+def test_what_is_asked_for_makes_sense(store: PostgisTables) -> None:
+    staged = store.begin(PLACES, "create")
+    with pytest.raises(ParameterError, match="numbered from 0"):
+        store.load_chunk(staged, -1, [])
+    other = store.begin(PLACES, "create")
+    with pytest.raises(ParameterError, match="the same table"):
+        store.publish([staged, other], [table_load(0), table_load(0)], chunks=[0, 0])
 
 
 def test_two_publish_one_staging_at_once(store: PostgisTables, postgis_url: str) -> None:

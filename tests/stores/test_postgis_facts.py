@@ -240,6 +240,12 @@ def test_an_estimate_looks_at_no_row(store: PostgisTables, postgis_url: str) -> 
     assert facts.row_count == 50
 
 
+def test_rows_without_geometry_are_estimated(store: PostgisTables, postgis_url: str) -> None:
+    execute(postgis_url, "create table geo.plain as select n from generate_series(1, 7) n; analyze geo.plain")
+    facts = store.describe("geo", "plain", exact=False)
+    assert (facts.exact, facts.row_count, facts.described, facts.bbox) == (False, 7, None, None)
+
+
 def test_rows_that_were_added_are_in_the_next_estimate(store: PostgisTables) -> None:
     load(store, PLACES, points(PLACES, 50))
     load(store, PLACES, points(PLACES, 30), mode="append")

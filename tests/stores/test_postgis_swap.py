@@ -195,9 +195,11 @@ def test_readers_of_table_and_view_see_the_old_or_the_new(store: PostgisTables, 
             pool.submit(look, f"select count(*), count(distinct left(name, 3)) from geo.{name}")  # noqa: S608
             for name in ("places", "seen")
         ]
-        for _ in range(10):
-            replace_it(store, 700)
-        over.set()
+        try:
+            for _ in range(10):
+                replace_it(store, 700)
+        finally:
+            over.set()
         for future in looking:
             assert future.result() <= {(3, 1), (700, 1)}
             assert (700, 1) in future.result()
@@ -366,12 +368,43 @@ def test_a_view_of_another_owner_takes_membership(
             theirs.check_target("geo", "places", "overwrite")
         execute(postgis_url, f"grant {other} to {loader}")
         execute(postgis_url, f"revoke create on schema geo from {other}")
-        with pytest.raises(AccessDeniedError, match="permission denied for schema geo"):
-            replace_it(theirs)
+        with pytest.raises(AccessDeniedError, match=r"view geo\.seen .*CREATE on the view's schema"):
+            theirs.begin(PLACES, "overwrite")
         assert is_old(postgis_url)
         execute(postgis_url, f"grant create on schema geo to {other}")
         replace_it(theirs)
         assert len(execute(postgis_url, "table geo.seen")) == 5
+
+
+def test_fault_34_a_view_that_comes_at_this_moment(store: PostgisTables, postgis_url: str) -> None:
+    staged = stage(store, PLACES, [points(PLACES, 5)], "overwrite")
+    with psycopg.connect(postgis_url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("select from geo.places")
+        publishing = pool.submit(store.publish, [staged], [table_load(5)], chunks=[1])
+        while not execute(postgis_url, "select from pg_locks where not granted and relation = 'geo.places'::regclass"):
+            assert not publishing.done()
+        other.execute("create view geo.seen as select name from geo.places")
+        other.commit()
+        with pytest.raises(TableStoreUnavailableError, match=r"views on geo\.places are being changed"):
+            publishing.result()
+    assert is_old(postgis_url)
+    store.publish([staged], [table_load(5)], chunks=[1])
+    assert len(execute(postgis_url, "table geo.seen")) == 5
+
+
+def test_an_index_that_went_after_the_check_is_not_made(store: PostgisTables, postgis_url: str) -> None:
+    execute(postgis_url, "create index by_name on geo.places (name)")
+    staged = stage(store, PLACES, [points(PLACES, 4)], "overwrite")
+    with closing(PostgisTables(postgis_url, lock_seconds=0.2)) as hasty, psycopg.connect(postgis_url) as reader:
+        reader.execute("select from geo.places")
+        with pytest.raises(TableStoreUnavailableError, match="held it"):
+            hasty.publish([staged], [table_load(4)], chunks=[1])
+    execute(postgis_url, "drop index geo.by_name")
+    store.publish([staged], [table_load(4)], chunks=[1])
+    assert execute(postgis_url, "select indexname from pg_indexes where schemaname = 'geo' order by 1") == [
+        ("idx_places_geom",),
+        ("places_pkey",),
+    ]
 
 
 # --- default rights ---------------------------------------------------------------------------------------------
@@ -510,6 +543,13 @@ def test_a_constraint_that_the_rows_break_adds_none_of_them(store: PostgisTables
     with pytest.raises(TableDataError, match="short"):
         store.publish([staged], [table_load(13)], chunks=[2])
     assert execute(postgis_url, "select count(*) from geo.places") == [(3,)]
+
+
+def test_a_value_that_people_made_necessary_is_named(store: PostgisTables, postgis_url: str) -> None:
+    execute(postgis_url, "alter table geo.places alter column name set not null")
+    staged = stage(store, PLACES, [rows_of(PLACES, {"name": [None]}, [None])], "append")
+    with pytest.raises(TableDataError, match="column 'name'"):
+        store.publish([staged], [table_load(1)], chunks=[1])
 
 
 def test_readers_do_not_wait_while_rows_are_added(store: PostgisTables, postgis_url: str) -> None:
