@@ -23,6 +23,7 @@ opens the copy.  It takes and returns plain dicts, and leaves what it prepared a
 - ``geojson_text``, ``geojson_shapes``: where GeoJSON features begin and end, and their coordinates as WKB.
 - ``text_files``, ``text_values``: encodings, and types of values, where a file has nothing but text.
 - ``columns``: names and types of columns, made fit for a table.
+- ``fitting``: which columns of a table that is there take which rows, and the cast to them.
 - ``wkb``: geometry as bytes: types, promotion, dimensions, without building objects where that is enough.
 - ``coordinates``: reprojection, and whether numbers can be coordinates in a CRS.
 - ``dateline``: what crosses the antimeridian or goes round a pole, cut there.
