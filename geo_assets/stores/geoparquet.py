@@ -322,9 +322,24 @@ class GeoParquetTables:
                     f"{schema}.{table} of {self.description} was not removed: it is there in version {found.version},"
                     f" not {' or '.join(versions) or 'any that was asked for'}"
                 )
+            if versions is not None and _is_touched(found):
+                raise PreconditionFailedError(
+                    f"{schema}.{table} of {self.description} was not removed: rows were added or removed since it was"
+                    " loaded"
+                )
             self._folders.remove_table(schema, table)
             self._folders.prune(schema, table)
             return True
+
+    def touched(self, schema: str, table: str) -> bool:
+        """Whether a table holds other rows than the loads in its record."""
+        with self._folders.translated(), self._folders.pinned(schema, table) as found:
+            return found is not None and _is_touched(found)
+
+    def blockers(self, schema: str, table: str) -> list[str]:
+        """What depends on a table: nothing does on a folder."""
+        del schema, table
+        return []
 
     # --- inside: targets and stagings
 
@@ -571,6 +586,17 @@ def _rows(found: Found) -> Generator[pa.RecordBatch]:
     first_ids = {path: part_facts(path).first_id for path in found.files}
     for path in sorted(first_ids, key=lambda path: first_ids[path] or 0):
         yield from read_part(path, found.record.definition, by_id=True)
+
+
+def _is_touched(found: Found) -> bool:
+    """Whether somebody put files into a version, or took some away."""
+    record, files = found.record, found.files
+    if record is None or len(files) != record.parts:
+        return True
+    try:
+        return sum(part_facts(path).rows for path in files) != record.rows
+    except TableDataError:
+        return True
 
 
 def _table_record(found: Found | None) -> TableRecord | None:

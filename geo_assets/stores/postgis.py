@@ -31,7 +31,7 @@ from geo_assets.errors import (
     TableStoreUnavailableError,
 )
 from geo_assets.stores.postgis_copy import copy_rows
-from geo_assets.stores.postgis_dependents import Index, View
+from geo_assets.stores.postgis_dependents import Index, View, blockers_of
 from geo_assets.stores.postgis_register import Register, find_table
 from geo_assets.stores.postgis_rows import read_rows
 from geo_assets.stores.postgis_session import Connection, Sessions, advisory_lock, one
@@ -258,11 +258,48 @@ class PostgisTables:
                     f"{name} of {self.description} was not removed: it is there in version {version}, not"
                     f" {' or '.join(versions) or 'any that was asked for'}"
                 )
+            if versions is not None:
+                connection.execute(
+                    sql.SQL("lock table {} in access exclusive mode").format(sql.Identifier(schema, table))
+                )
+                self._check_untouched(connection, schema, table)
             connection.execute(sql.SQL("drop table {}").format(sql.Identifier(schema, table)))
             self._register.forget(connection, schema, table)
         return True
 
+    def touched(self, schema: str, table: str) -> bool:
+        """Whether a table holds other rows than the loads in its record."""
+        with self._sessions.session(f"looking at {schema}.{table}") as connection, connection.transaction():
+            keep_in_place(connection, schema, table)
+            found = find_table(connection, schema, table)
+            if found is None or found[1] not in _READABLE:
+                return False
+            there, loaded = self._rows(connection, schema, table)
+            return there != loaded
+
+    def blockers(self, schema: str, table: str) -> list[str]:
+        """What depends on a table so that it cannot be dropped."""
+        with self._sessions.session(f"looking at {schema}.{table}") as connection:
+            found = find_table(connection, schema, table)
+            return [] if found is None else blockers_of(connection, found[0])
+
     # --- inside: before a load
+
+    def _rows(self, connection: Connection, schema: str, table: str) -> tuple[int, int | None]:
+        """How many rows a table has, and how many were loaded into it; ``None``: it is not ours."""
+        record = self._register.record(connection, schema, table)
+        if record is None:
+            return 0, None  # nothing to compare with: not worth counting
+        (there,) = one(connection, sql.SQL("select count(*) from {}").format(sql.Identifier(schema, table)))
+        return there, sum(load.rows for load in record.loads)
+
+    def _check_untouched(self, connection: Connection, schema: str, table: str) -> None:
+        there, loaded = self._rows(connection, schema, table)
+        if loaded is not None and there != loaded:
+            raise PreconditionFailedError(
+                f"{schema}.{table} of {self.description} was not removed: rows were added or removed since it was"
+                f" loaded ({there} are there, {loaded} were loaded)"
+            )
 
     def _checked(self, connection: Connection, schema: str, table: str, mode: LoadMode) -> str | None:
         """Version of the target, which stays what it is until the transaction ends."""
@@ -364,7 +401,6 @@ class PostgisTables:
         if rows is None:
             table = sql.Identifier(one_.schema, one_.table)
             (rows,) = one(connection, sql.SQL("select count(*) from {}").format(table))
-        (rows,) = one(connection, sql.SQL("select count(*) from {}").format(sql.Identifier(one_.schema, one_.table)))
         return PublishedTable(
             schema=one_.schema,
             table=one_.table,

@@ -23,6 +23,7 @@ __all__ = [
     "Grants",
     "Index",
     "View",
+    "blockers_of",
     "grants_of",
     "indexes_of",
     "obstacles_of",
@@ -88,6 +89,27 @@ union select pg_describe_object('pg_attrdef'::regclass, oid, 0) from pg_attrdef
 union select pg_describe_object(d.refclassid, d.refobjid, 0) from pg_depend d join its on its.oid = d.objid
     where d.classid = 'pg_class'::regclass and d.deptype = 'e'
 order by 1
+"""
+_BLOCKERS: Final = """
+with its as (
+    select %(oid)s::oid as oid
+    union select d.objid from pg_depend d join pg_class c on c.oid = d.objid and c.relkind = 'S'
+    where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = %(oid)s
+    and d.deptype in ('a', 'i')
+),
+types as (select oid, typarray from pg_type where typrelid = %(oid)s)
+select coalesce(
+    pg_describe_object('pg_class'::regclass, v.ev_class, 0), pg_describe_object(d.classid, d.objid, d.objsubid))
+from pg_depend d left join pg_rewrite v on d.classid = 'pg_rewrite'::regclass and v.oid = d.objid
+where d.deptype = 'n' and (
+    d.refclassid = 'pg_class'::regclass and d.refobjid in (select oid from its)
+    or d.refclassid = 'pg_type'::regclass and d.refobjid in (select unnest(array[oid, typarray]) from types))
+and (v.oid is null or v.ev_class <> %(oid)s)
+-- what goes with the table
+and not exists (select from pg_depend own where own.classid = d.classid and own.objid = d.objid
+    and own.refclassid = 'pg_class'::regclass and own.refobjid = %(oid)s and own.deptype in ('a', 'i'))
+union select pg_describe_object(refclassid, refobjid, 0) from pg_depend
+    where classid = 'pg_class'::regclass and objid = %(oid)s and deptype = 'e'
 """
 _GRANTS: Final = """
 select null, case a.grantee when 0 then '' else pg_get_userbyid(a.grantee) end, a.privilege_type, a.is_grantable
@@ -281,6 +303,11 @@ def obstacles_of(connection: Connection, oid: int, views: Sequence[View]) -> lis
     """What would be lost with a table, its views apart."""
     rows = connection.execute(_OBSTACLES, {"oid": oid, "views": [view.oid for view in views]})
     return [row[0] for row in rows]
+
+
+def blockers_of(connection: Connection, oid: int) -> list[str]:
+    """What depends on a table, or on the sequence of its id, so that it cannot be dropped."""
+    return sorted(row[0] for row in connection.execute(_BLOCKERS, {"oid": oid}))
 
 
 # --- indexes ------------------------------------------------------------------------------------------------------

@@ -272,9 +272,22 @@ class TableStore(Protocol):
         """Remove a table if it is there in one of these versions (``None``: whatever is there); whether it was.
 
         Raises:
-            PreconditionFailedError: it is there in another version.
+            PreconditionFailedError: it is there in another version, or, where versions are asked for, it is
+                :meth:`touched`.
             TableInUseError: something depends on it; names it.
         """
+        ...
+
+    def touched(self, schema: str, table: str) -> bool:
+        """Whether a table holds other rows than the loads in its record: rows were added or removed by other means.
+
+        How many there are is compared, not what is in them.  Also where there is a table that the store knows nothing
+        of; not where there is none.
+        """
+        ...
+
+    def blockers(self, schema: str, table: str) -> list[str]:
+        """What depends on a table so that :meth:`drop` would refuse: views, foreign keys of others, …; sorted."""
         ...
 
     def close(self) -> None:

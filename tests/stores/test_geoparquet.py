@@ -701,3 +701,25 @@ def test_years_beyond_the_calendar_are_the_nearest_it_has(store: GeoParquetTable
     load(store, table, batch)
     facts = store.describe("geo", "places", datetime_column="at")
     assert facts.datetime_range == ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z")
+
+
+@pytest.mark.parametrize("how", ["added", "removed", "replaced", "damaged"])
+def test_a_table_of_other_files_than_were_loaded_is_not_removed(store: GeoParquetTables, root: Path, how: str) -> None:
+    published = load(store, PLACES, points(PLACES, 3), points(PLACES, 2, first_id=4))
+    load(store, definition("other"), points(PLACES, 3))
+    first, second = sorted((root / "geo" / "places").glob("*.parquet"))
+    [other] = (root / "geo" / "other").glob("*.parquet")
+    if how == "added":
+        (first.parent / "mine.parquet").hardlink_to(other)
+    elif how == "removed":
+        first.unlink()
+    elif how == "replaced":
+        other.replace(second)
+    else:
+        second.write_bytes(b"PAR1")
+    assert store.touched("geo", "places")
+    with pytest.raises(PreconditionFailedError, match=r"geo\.places.*added or removed since"):
+        store.drop("geo", "places", versions=[published.version])
+    assert (root / "geo" / "places").is_dir()
+    assert store.drop("geo", "places")
+    assert not store.touched("geo", "places")

@@ -627,3 +627,57 @@ def test_a_table_that_somebody_replaced_is_of_another_version(store: PostgisTabl
     version = store.check_target("geo", "places", "overwrite")
     assert version is not None
     assert store.drop("geo", "places", versions=[version])
+
+
+# --- removing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("statement", ["insert into geo.places (name) values ('mine')", "delete from geo.places"])
+def test_a_table_with_other_rows_than_were_loaded_is_not_removed(
+    store: PostgisTables, postgis_url: str, statement: str
+) -> None:
+    published = load(store, PLACES, points(PLACES, 3))
+    execute(postgis_url, statement)
+    assert store.touched("geo", "places")
+    with pytest.raises(PreconditionFailedError, match=r"geo\.places.*added or removed since"):
+        store.drop("geo", "places", versions=[published.version])
+    assert store.list_tables("geo") == ["places"]
+    assert store.drop("geo", "places")
+    execute(postgis_url, "create table geo.places (id int)")
+    assert store.touched("geo", "places")
+
+
+def test_what_keeps_a_table_from_being_removed_is_named(store: PostgisTables, postgis_url: str) -> None:
+    load(store, PLACES, points(PLACES, 3))
+    # these go with the table
+    execute(
+        postgis_url,
+        "alter table geo.places add check (length(name) < 9), add parent bigint references geo.places;"
+        " create policy mine on geo.places using (name <> 'x'); create statistics geo.s on id, name from geo.places;"
+        " create function geo.f() returns trigger language plpgsql as 'begin return new; end';"
+        " create trigger t before update on geo.places for each row when (new.name > 'x') execute function geo.f();"
+        " create rule r as on delete to geo.places where old.name = 'x' do instead nothing;"
+        " create sequence geo.own owned by geo.places.parent;"
+        " alter table geo.places alter parent set default nextval('geo.own')",
+    )
+    assert store.blockers("geo", "places") == []
+    depending = {
+        "create view geo.v as select id from geo.places": "view geo.v",
+        "create materialized view geo.m as select id from geo.places": "materialized view geo.m",
+        "create table geo.roads (place bigint references geo.places)": (
+            "constraint roads_place_fkey on table geo.roads"
+        ),
+        "create table geo.part () inherits (geo.places)": "table geo.part",
+        "create table geo.typed (p geo.places)": "column p of table geo.typed",
+        "create table geo.many (p geo.places[])": "column p of table geo.many",
+        "create function geo.g(geo.places) returns int language sql as 'select 1'": "function geo.g(geo.places)",
+        "create table geo.numbered (n bigint default nextval('geo.places_id_seq'))": (
+            "default value for column n of table geo.numbered"
+        ),
+    }
+    for statement in depending:
+        execute(postgis_url, statement)
+    inherited = "default value for column parent of table geo.part"
+    assert store.blockers("geo", "places") == sorted([*depending.values(), inherited])
+    with pytest.raises(TableInUseError, match="geo"):
+        store.drop("geo", "places")

@@ -712,6 +712,19 @@ def test_a_table_is_dropped_in_the_version_that_was_meant(store: TableStore) -> 
     assert store.drop("geo", "places")
 
 
+def test_a_table_as_it_was_loaded_is_untouched(store: TableStore) -> None:
+    assert not store.touched("geo", "places")
+    assert store.blockers("geo", "places") == []
+    load(store, PLACES)
+    assert not store.touched("geo", "places")
+    load(store, PLACES, points(PLACES, 3), points(PLACES, 2, first_id=4), mode="append", cluster=True)
+    load(store, PLACES, mode="append")
+    assert not store.touched("geo", "places")
+    load(store, PLACES, points(PLACES, 2), mode="overwrite")
+    assert not store.touched("geo", "places")
+    assert store.blockers("geo", "places") == []
+
+
 # --- describing -------------------------------------------------------------------------------------------------
 
 
