@@ -65,6 +65,8 @@ class Fate(StrEnum):
     """Somebody replaced it since; left alone, unless forced."""
     SHARED = "shared"
     """Another partition's job recorded it, too; left alone."""
+    BLOCKED = "blocked"
+    """Something depends on it; nothing of its partition goes."""
     FAILED = "failed"
 
 
@@ -397,7 +399,13 @@ def _table_as_it_is(services: Mapping[str, Any], thing: Thing) -> tuple[Fate, st
         return changed
     if version is None:
         return Fate.ABSENT, ""
-    return (Fate.PRESENT, "") if version in thing.versions else changed
+    if blockers := services["tables"].blockers(thing.collection, thing.name):
+        return Fate.BLOCKED, f"in use by {_listed(blockers)}: remove these first"
+    if version not in thing.versions:
+        return changed
+    if services["tables"].touched(thing.collection, thing.name):
+        return Fate.CHANGED, "rows were added or removed since"
+    return Fate.PRESENT, ""
 
 
 _LOOKS: Mapping[str, Callable[[Mapping[str, Any], Thing], tuple[Fate, str]]] = {
@@ -427,7 +435,7 @@ def _remove_items(services: Mapping[str, Any], todo: dict[str, Taken], *, force:
     # a collection is brought up to date once, however many of its items go
     by_collection: defaultdict[str, list[tuple[str, Thing]]] = defaultdict(list)
     for key, one in todo.items():
-        for thing in one.things:
+        for thing in () if _stays(one) else one.things:
             if thing.kind == "item" and _goes(thing, force=force):
                 by_collection[thing.collection].append((key, thing))
     ended: dict[tuple[str, Thing], Thing] = {}
@@ -449,7 +457,7 @@ def _remove_data(services: Mapping[str, Any], todo: dict[str, Taken], *, force: 
     pairs = [
         (key, thing)
         for key, one in todo.items()
-        if not _any_failed(one)
+        if not _stays(one)
         for thing in one.things
         if thing.kind != "item" and _goes(thing, force=force)
     ]
@@ -476,12 +484,12 @@ def _without(services: Mapping[str, Any], thing: Thing, *, force: bool) -> Thing
     return replace(thing, outcome=Fate.REMOVED)
 
 
-def _any_failed(one: Taken) -> bool:
-    return any(thing.outcome is Fate.FAILED for thing in one.things)
+def _stays(one: Taken) -> bool:
+    return any(thing.outcome in (Fate.FAILED, Fate.BLOCKED) for thing in one.things)
 
 
 def _wipe_states(wipe: Wipe, todo: dict[str, Taken]) -> None:
-    keys = [key for key, one in todo.items() if not _any_failed(one)]
+    keys = [key for key, one in todo.items() if not _stays(one)]
     if not keys:
         return
     shown_by = {_key(thing.partition) for key in keys for thing in todo[key].things if thing.partition}

@@ -15,7 +15,7 @@ import typer
 from geo_assets.cli.exits import FAILED
 from geo_assets.cli.job_fields import job_fields, status_fields, task_fields
 from geo_assets.cli.opening import existing_ledger, ledger_place
-from geo_assets.cli.output import JsonOption, note, print_json, print_table, say, styled_status, when
+from geo_assets.cli.output import JsonOption, note, print_json, print_table, readable, say, styled_status, when
 from geo_assets.cli.parameters import parse_duration
 from geo_assets.coremachine.binding import Binding
 from geo_assets.coremachine.contract import JobStatus, TaskStatus
@@ -207,7 +207,8 @@ def show_status(job_id: JobIdArgument, *, job_type: TypeOption = None, as_json: 
     print_table(["", ""], [line for line in lines if line[1]])
     if job.result_data:
         say("\nresult")
-        say(json.dumps(job.result_data, indent=2, ensure_ascii=False))
+        say(json.dumps(readable(job.result_data), indent=2, ensure_ascii=False))
+        note(f"all of it: geo-assets status {job.job_id[:12]} --json")
     say("")
     print_table(
         [">attempt", "status", "outcome", "submitted by", "started", "ended", "run", "reason"],

@@ -5,7 +5,7 @@ What belongs here: the two forms and the ``--json`` option.  What does not: whic
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -15,9 +15,25 @@ from rich.table import Table
 from rich.text import Text
 
 from geo_assets.cli.exits import JSON_WANTED
+from geo_assets.coremachine.contract import PICTURES
 
-__all__ = ["JsonOption", "console", "note", "print_json", "print_table", "printable", "say", "styled_status", "when"]
+__all__ = [
+    "JsonOption",
+    "console",
+    "note",
+    "print_json",
+    "print_table",
+    "printable",
+    "readable",
+    "say",
+    "styled_status",
+    "when",
+]
 
+_UNREADABLE = frozenset({PICTURES, "sample", "stac_item", "chunk_paths", "footprint"})
+_SAYS_NOTHING: tuple[Any, ...] = (None, [], {})
+_MOST_ENTRIES = 20
+_MOST_CHARACTERS = 300
 _WIDTH_OF_A_PIPE = 10_000
 """A row stays a line where ``grep`` reads it."""
 
@@ -42,6 +58,23 @@ def console(*, stderr: bool = False) -> Console:
 def print_json(value: Any) -> None:
     """Print a value as JSON, two spaces deep."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_jsonable) + "\n")
+
+
+def readable(value: Any) -> Any:
+    """A result as a person wants it on a terminal: without pictures, samples and counters at zero, long lists cut."""
+    if isinstance(value, Mapping):
+        kept = {name: readable(inner) for name, inner in value.items() if name not in _UNREADABLE}
+        return {name: inner for name, inner in kept.items() if inner not in _SAYS_NOTHING and not _is_idle(inner)}
+    if isinstance(value, list):
+        more = [f"… and {len(value) - _MOST_ENTRIES} more"] if len(value) > _MOST_ENTRIES else []
+        return [*(readable(one) for one in value[:_MOST_ENTRIES]), *more]
+    if isinstance(value, str) and len(value) > _MOST_CHARACTERS:
+        return f"{value[:_MOST_CHARACTERS]}… ({len(value):,} characters)"
+    return value
+
+
+def _is_idle(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) <= {"count", "examples"} and not value.get("count")
 
 
 def say(text: str) -> None:

@@ -25,6 +25,7 @@ _STYLES = {
     Fate.REMOVED: "green",
     Fate.CHANGED: "yellow",
     Fate.SHARED: "yellow",
+    Fate.BLOCKED: "red",
     Fate.FAILED: "red",
 }
 

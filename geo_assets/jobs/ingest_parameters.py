@@ -180,6 +180,11 @@ class IngestVectorParameters(CatalogueTableParameters):
             raise ValueError(f"converter_params: {', '.join(bad)} must be a string")
         return dict(value)
 
+    @field_validator("target_crs", "input_crs", mode="before")
+    @classmethod
+    def _take_a_code(cls, value: Any) -> Any:
+        return f"EPSG:{value}" if isinstance(value, int) and not isinstance(value, bool) else value
+
     @field_validator("target_crs", "input_crs", mode="after")
     @classmethod
     def _check_crs(cls, value: str | None) -> str | None:

@@ -44,12 +44,14 @@ from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.errors import (
     BlobNotFoundError,
     ContainerNotFoundError,
+    ParameterError,
     PreconditionFailedError,
     StagingLostError,
     TableError,
     VectorRefusedError,
     VectorUnreadableError,
 )
+from geo_assets.jobs.cog_publishing import etag_of
 from geo_assets.jobs.ingest_parameters import IngestVectorParameters, geometry_options, read_options
 from geo_assets.jobs.raster_blobs import failed, invalid, scratch_of, sentence_of
 from geo_assets.jobs.stac_catalog_raster import refresh_collections
@@ -67,13 +69,15 @@ from geo_assets.scratch import ScratchFolder
 from geo_assets.settings import Settings
 from geo_assets.stores.blobs import BlobStore
 from geo_assets.stores.tables import PublishedTable, StagedTable, TableFacts, TableRecord, TableStore
-from geo_assets.vector.table import TableDefinition, TableLoad
+from geo_assets.vector.table import ColumnType, TableDefinition, TableLoad
 
 __all__ = ["IngestVector", "catalog_tables", "prepare_vector_chunks", "publish_tables", "upload_vector_chunk"]
 
 _ASSET = "vector_table"
 _REMEMBERED = ("source_rows", "source_crs", "geometry_types", "report", "notes", "bbox", "native_bbox", "footprint")
 """What a table's record keeps of how it was loaded."""
+_MOMENTS = frozenset({ColumnType.DATE, ColumnType.TIMESTAMP, ColumnType.TIMESTAMPTZ})
+_SAMPLE_ROWS, _SAMPLE_COLUMNS = 5, 8
 _LOADING = threading.BoundedSemaphore(2)
 """Chunks at once in a process: more connections load nothing faster, and each chunk is in memory."""
 _LOAD = 2
@@ -145,6 +149,9 @@ def _copied_and_staged(params: Mapping[str, Any], context: Mapping[str, Any], sc
     )
     started = time.perf_counter()
     prepared = _prepared(params, services, copy.path, folder)
+    _require_tables(
+        [TableDefinition.from_dict(found["definition"]) for found in prepared["tables"]], params, services["tables"]
+    )
     source = {
         "container": params["container_name"],
         "blob": params["blob_name"],
@@ -191,6 +198,35 @@ def _prepared(params: Mapping[str, Any], services: Mapping[str, Any], path: Path
     if code and message:
         raise _UnusableError(invalid(code, message, {}))
     raise _UnusableError(failed("PREPARATION_FAILED", sentence_of(outcome), {}, transient=outcome.transient))
+
+
+def _require_tables(tables: Sequence[TableDefinition], params: Mapping[str, Any], store: TableStore) -> None:
+    """Refuse what would fail only once the tables are there.
+
+    Raises:
+        VectorRefusedError: two tables would have one name, or none has the column whose range is wanted.
+    """
+    names = [table.name for table in tables]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise VectorRefusedError(
+            f"two tables of the file would be called {', '.join(twice)}; load its layers one by one (layer)",
+            code="TABLE_NAMES",
+        )
+    own = f"{params['schema']}.{params['table_name']}"
+    if own not in names and store.check_target(params["schema"], params["table_name"], "append") is not None:
+        raise VectorRefusedError(
+            f"the file makes the tables {', '.join(names)}, and {own} is another that is there already: give another"
+            " table_name, or name one layer",
+            code="TABLE_NAMES",
+        )
+    wanted = params["datetime_column"]
+    columns = [column for table in tables for column in table.columns]
+    if wanted is not None and not any(column.name == wanted and column.type in _MOMENTS for column in columns):
+        there = ", ".join(dict.fromkeys(column.name for column in columns if column.type in _MOMENTS))
+        raise VectorRefusedError(
+            f"datetime_column '{wanted}' is no column of dates or timestamps; the file has {there or 'none'}",
+            code="NO_SUCH_COLUMN",
+        )
 
 
 def _stage(
@@ -295,6 +331,8 @@ def _done_before(params: Mapping[str, Any], context: Mapping[str, Any]) -> list[
         return None  # somebody removed one of them
     if params["load_mode"] == "overwrite" and any(one.loads[-1].key != key for one in loaded):
         return None  # another load came after, and this one is to stand alone
+    if params["load_mode"] != "append" and any(tables.touched(one.schema, one.table) for one in loaded):
+        return None  # somebody added or removed rows; appended ones are there once, whatever else is
     return sorted(names)
 
 
@@ -345,17 +383,21 @@ def upload_vector_chunk(params: dict[str, Any], context: Mapping[str, Any]) -> d
 
 
 def _conformed(batches: Iterable[pa.RecordBatch], definition: TableDefinition) -> Iterator[pa.RecordBatch]:
-    """The batches with geometries of the column's type, which was known only when the whole file was read."""
+    """The batches as the table's columns want them.
+
+    The type of its geometry was known only when the whole file was read; a table that is there has types of its own.
+    """
+    from geo_assets.vector.fitting import fit_batch  # noqa: PLC0415 - where rows are loaded
     from geo_assets.vector.wkb import conform  # noqa: PLC0415 - brings shapely along
 
     geometry = definition.geometry
     schema = definition.chunk_schema
     for batch in batches:
-        if geometry is None:
-            yield batch
-            continue
-        shapes = conform(batch.columns[-1], type=geometry.type, dimensions=geometry.dimensions)
-        yield pa.RecordBatch.from_arrays([*batch.columns[:-1], shapes], schema=schema)
+        rows = batch
+        if geometry is not None:
+            shapes = conform(batch.column(geometry.name), type=geometry.type, dimensions=geometry.dimensions)
+            rows = batch.set_column(batch.schema.names.index(geometry.name), geometry.name, shapes)
+        yield fit_batch(rows, schema)
 
 
 # --- stage 3: publish ----------------------------------------------------------------------------------------------
@@ -385,11 +427,14 @@ def publish_tables(params: dict[str, Any], context: Mapping[str, Any]) -> dict[s
             chunks=[len(one["chunks"]) for one in found],
             cluster=params["cluster"],
         )
-    except (TableError, PreconditionFailedError) as error:
+    except (TableError, PreconditionFailedError, ParameterError) as error:
         remove_leftovers(services, str(context["job_id"]))
         code = _code_of(error) if isinstance(error, TableError) else "TARGET_CHANGED"
         return failed(code, str(error), where)
-    pictures = [_put_picture(services, staging, one) for one in found]
+    pictures = [
+        _put_picture(services, staging, one, whole=made.rows == made.rows_loaded)
+        for one, made in zip(found, published, strict=True)
+    ]
     staging.remove()
     replaced = any(made.replaced for made in published)
     result = {
@@ -418,7 +463,10 @@ def _load_of(
     )
 
 
-def _put_picture(services: Mapping[str, Any], staging: Staging, found: Mapping[str, Any]) -> dict[str, Any] | None:
+def _put_picture(
+    services: Mapping[str, Any], staging: Staging, found: Mapping[str, Any], *, whole: bool = True
+) -> dict[str, Any] | None:
+    """Put the picture of a table; that of rows that were added (not ``whole``) only where there is none."""
     picture = found["picture"]
     blobs: BlobStore = services["blobs"]
     container = services["settings"].thumbnail_container
@@ -427,6 +475,8 @@ def _put_picture(services: Mapping[str, Any], staging: Staging, found: Mapping[s
         with contextlib.suppress(BlobNotFoundError, ContainerNotFoundError):
             blobs.delete(container, name)  # of the table that was there before
         return None
+    if not whole and (there := etag_of(blobs, container, name)) is not None:
+        return {"container": container, "blob": name, "etag": there}
     if not blobs.container_exists(container):
         blobs.create_container(container)
     etag = blobs.put_stream(
@@ -472,7 +522,7 @@ def _table_result(
         "native_bbox": found["native_bbox"],
         "report": found["report"],
         "notes": found["notes"],
-        "sample": found["sample"],
+        "sample": [dict(list(row.items())[:_SAMPLE_COLUMNS]) for row in found["sample"][:_SAMPLE_ROWS]],
         "thumbnail": thumbnail,
         PICTURES: None if found["picture"] is None else _shown(found["picture"]),
     }
@@ -503,14 +553,16 @@ def catalog_tables(params: dict[str, Any], context: Mapping[str, Any]) -> dict[s
             _remove_items(services, record)  # of the table that was there before
             continue
         picture = _picture_of(services, record)
+        asked = _request_of(params, facts)
+        changed = tables.touched(record.schema, record.table)
         answers.append(
             catalogue_table(
                 services,
                 context,
                 schema=record.schema,
                 table=record.table,
-                request=TableItemRequest.from_parameters(params, geometry_column=None),
-                facts=None if params.get("datetime_column") else _facts_of_load(facts, record),
+                request=asked,
+                facts=None if asked.datetime_column or changed else _facts_of_load(facts, record),
                 thumbnail=None if picture is None else BlobFacts(**picture),
             )
         )
@@ -528,6 +580,13 @@ def catalog_tables(params: dict[str, Any], context: Mapping[str, Any]) -> dict[s
         "reason": "a table without geometry has no item",
         "result": result,
     }
+
+
+def _request_of(params: Mapping[str, Any], facts: TableFacts) -> TableItemRequest:
+    """How the item is to be made; a layer without the column of dates has the time of the load."""
+    asked = TableItemRequest.from_parameters(params, geometry_column=None)
+    has_column = asked.datetime_column in {column.name for column in facts.columns}
+    return asked if has_column else replace(asked, datetime_column=None)
 
 
 def _remove_items(services: Mapping[str, Any], record: TableRecord) -> None:
@@ -646,7 +705,7 @@ class IngestVector(Workflow):
         chosen = IngestVectorParameters.model_validate(job_params).model_dump(mode="json", by_alias=True)
         if stage == 1:
             names = ("blob_name", "container_name", "file_extension", "schema", "table_name", "load_mode",
-                     "geometry_column", "target_crs", "chunk_size")  # fmt: skip
+                     "geometry_column", "target_crs", "chunk_size", "datetime_column")  # fmt: skip
             own = {**{name: chosen[name] for name in names}, "container_name": job_params["container_name"]}
             own |= {"read": read_options(chosen), "geometry": geometry_options(chosen)}
             return [_one("prepare", 1, job_id, "prepare_vector_chunks", own)]
@@ -722,9 +781,9 @@ class IngestVector(Workflow):
 
     @classmethod
     def parameters_for_partition(cls, partition_key: str) -> dict[str, Any] | None:
-        """``None``: a table's name does not tell from which file it comes."""
-        del partition_key
-        return None
+        """Schema and table; the file it comes from does not follow."""
+        schema, _, table = partition_key.partition(".")
+        return {"schema": schema, "table_name": table} if schema and table else None
 
     @classmethod
     def source_version(cls, params: dict[str, Any], services: Mapping[str, Any]) -> str | None:

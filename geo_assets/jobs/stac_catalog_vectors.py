@@ -10,6 +10,7 @@ named and not only the original's four, and a failed write is a failure.
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -69,6 +70,18 @@ class StacCatalogVectorsParameters(CatalogueTableParameters):
         if "." in value:
             raise ValueError("schema cannot hold a dot: give the table's own name as table_name")
         return value.strip()
+
+    @field_validator("source_file", mode="after")
+    @classmethod
+    def _check_source_file(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value:
+            address = urlsplit(value)
+            if address.query or "@" in address.netloc:
+                raise ValueError(
+                    "source_file is written into the catalog, for good and for all: give the address without its query"
+                    " and without a password"
+                )
+        return value
 
     @field_validator("table_name", mode="plain")
     @classmethod

@@ -11,6 +11,7 @@ again, or when they are a day old.
 
 import contextlib
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,9 @@ __all__ = ["KEPT_SECONDS", "Staging", "leftovers", "remove_leftovers", "sweep"]
 KEPT_SECONDS = 24 * 3600.0
 """Nothing that is at work is older: a load of a day is broken off."""
 _MANIFEST = "manifest.json"
+_FOLDER = "geo_assets-loads"
+"""First segment of all names: what lies elsewhere in the container is somebody else's."""
+_OURS = re.compile(rf"{_FOLDER}/[0-9a-f]{{1,16}}/[0-9a-f]{{32}}/(?:manifest\.json|[^/]+\.(?:arrow|webp))")
 
 
 class Staging:
@@ -123,13 +127,13 @@ def sweep(services: Mapping[str, Any]) -> None:
         _remove(
             services["blobs"],
             settings.staging_container,
-            "",
+            f"{_FOLDER}/",
             before=datetime.now(UTC) - timedelta(seconds=KEPT_SECONDS),
         )
 
 
 def _prefix(job_id: str) -> str:
-    return f"{job_id[:16]}/"
+    return f"{_FOLDER}/{job_id[:16]}/"
 
 
 def _remove(blobs: BlobStore, container: str, prefix: str, *, before: datetime | None = None) -> None:
@@ -148,5 +152,8 @@ def _names(blobs: BlobStore, container: str, prefix: str, *, before: datetime | 
             batch.column("last_modified").to_pylist(),
             strict=True,
         )
-        if problem is None and name is not None and (before is None or changed is None or changed < before)
+        if problem is None
+        and name is not None
+        and _OURS.fullmatch(name)
+        and (before is None or changed is None or changed < before)
     ]

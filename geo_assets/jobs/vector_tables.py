@@ -15,9 +15,7 @@ __all__ = ["box_text", "report_rows", "table_metadata", "table_published"]
 
 _MAP_SIDE = 260
 """Pixels of the longer side of the map that is shown at once; larger, it would only be coarser."""
-_COLUMNS_SHOWN = 60
-_SAMPLE_COLUMNS = 8
-_SAMPLE_ROWS = 5
+_COLUMNS_SHOWN = 40
 _NOTES = 10
 _WORDS = {
     "null": "rows without geometry",
@@ -49,6 +47,10 @@ def table_metadata(table: Mapping[str, Any], source: Mapping[str, Any]) -> dict[
         "dagster/table_name": f"{table['schema']}.{table['table']}",
         "dagster/uri": table["href"],
         "rows_loaded": table["rows_loaded"],
+        "shown": None
+        if table["rows"] == table["rows_loaded"]
+        else "map, box, types and sample are of the rows of this load",
+        "column_count": len(columns),
         "source_rows": table["source_rows"],
         "crs": f"EPSG:{geometry['srid']}" if geometry else None,
         "source_crs": table["source_crs"],
@@ -56,7 +58,7 @@ def table_metadata(table: Mapping[str, Any], source: Mapping[str, Any]) -> dict[
         "geometry_column": f"{geometry['name']} {geometry['type']} {geometry['dimensions']}" if geometry else None,
         "bbox": box_text(table["bbox"]),
         "changes": report_rows(table["report"]) or None,
-        "sample": _sample(table) or None,
+        "sample": [dict(row) for row in table.get("sample") or ()] or None,
         "dagster/column_schema": _schema_of(columns, geometry),
         "notes": [note[:200] for note in table["notes"][:_NOTES]] or None,
         "layer": table["layer"],
@@ -96,6 +98,8 @@ def _schema_of(columns: Sequence[Mapping[str, Any]], geometry: Mapping[str, Any]
         renamed = column["source_name"] != column["name"]
         description = f"'{column['source_name'][:60]}' in the source" if renamed else None
         shown.append({"name": column["name"], "type": column["type"], "description": description})
+    if len(columns) > _COLUMNS_SHOWN:
+        shown.append({"name": f"… and {len(columns) - _COLUMNS_SHOWN} more", "type": "", "description": None})
     if geometry:
         kind = f"geometry({geometry['type']}, {geometry['srid']})"
         shown.append({"name": geometry["name"], "type": kind, "description": None})
@@ -115,12 +119,6 @@ def _pictures(table: Mapping[str, Any]) -> dict[str, Any]:
     width, height = (max(round(pictures[side] * scale), 1) for side in ("width", "height"))
     at_once = shown_at_once(enlarged(tiny, width=width, height=height))
     return {**({"map": Markdown(at_once)} if at_once else {}), "pictures": Markdown(gallery("", [small]))}
-
-
-def _sample(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The first rows, cut to what a page can show."""
-    rows: Sequence[Mapping[str, Any]] = table.get("sample") or ()
-    return [dict(list(row.items())[:_SAMPLE_COLUMNS]) for row in rows[:_SAMPLE_ROWS]]
 
 
 def table_published(table: Mapping[str, Any]) -> Sequence[Published]:

@@ -219,7 +219,7 @@ def _provenance(facts: TableFacts, options: TableItemOptions) -> dict[str, Any]:
             f"geo_assets:source_{name}": source.get(name)
             for name in ("container", "blob", "layer", "etag", "sha256", "last_modified")
         },
-        "geo_assets:source_file": options.source_file,
+        "geo_assets:source_file": None if options.source_file is None else redact(options.source_file),
         "geo_assets:job_id": options.job_id,
         "processing:software": {"geo-assets": __version__},
         "processing:lineage": _lineage(facts),

@@ -792,7 +792,7 @@ def test_a_table_that_is_in_use_stays_with_its_record(loader: Loader) -> None:
     reason = loader.job(loader.write("one.geojson", ONE), load_mode="overwrite").reason or ""
     assert reason.startswith("TABLE_IN_USE: ")
     assert "visits" in reason
-    assert loader.take_back("geo.places")["table places"] == "failed"
+    assert loader.take_back("geo.places")["table places"] == "blocked"
     assert loader.wiped == {}
     assert [row.complete for row in loader.bench.ledger.audits()] == [False]
     assert len(loader.rows()) == 2

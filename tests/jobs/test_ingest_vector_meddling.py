@@ -1,0 +1,121 @@
+"""Vector jobs among other people: foreign blobs, rows changed by hand, things that depend on a table, late mistakes.
+
+What belongs here: what others do to containers and tables, and what a job may not do to theirs.  What does not: loads
+by themselves (``test_ingest_vector``), and crashes (``test_ingest_vector_faults``).
+"""
+
+import json
+import os
+import time
+
+import pytest
+
+from geo_assets.coremachine.contract import JobStatus, OutcomeKind
+from geo_assets.errors import ParameterError
+from geo_assets.jobs.stac_catalog_vectors import StacCatalogVectors
+from tests.jobs.loading import Loader, files, loader, open_bench, tables_url
+from tests.jobs.test_ingest_vector import ONE, TWO, by_hand
+
+__all__ = ["files", "loader", "open_bench", "tables_url"]
+
+
+def _points(*places: tuple[float, float], **properties: object) -> str:
+    features = [
+        {"type": "Feature", "properties": properties, "geometry": {"type": "Point", "coordinates": list(place)}}
+        for place in places
+    ]
+    return json.dumps({"type": "FeatureCollection", "features": features})
+
+
+def test_old_blobs_of_others_in_the_staging_container_stay(files: Loader) -> None:
+    container = files.bench.containers / "staging"
+    theirs = [container / "mine" / "precious.tif", container / "geo_assets-loads" / "notes.txt"]
+    ours = container / "geo_assets-loads" / ("a" * 16) / ("b" * 32) / "000-000-000000.arrow"
+    for path in (*theirs, ours):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"of another day")
+        os.utime(path, (time.time() - 3 * 86400,) * 2)
+    files.job(files.write("two.geojson", TWO))
+    assert all(path.exists() for path in theirs)
+    assert not ours.exists()
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("tables_url", ["postgis"], indirect=True)
+def test_a_repeat_does_not_say_that_rows_are_there_which_somebody_removed(loader: Loader) -> None:
+    loader.load(loader.write("two.geojson", TWO))
+    url = loader.bench.settings.tables_url
+    assert url is not None
+    by_hand(url, "truncate geo.places")
+    job = loader.job("two.geojson")
+    assert job.status is JobStatus.FAILED
+    assert (job.reason or "").startswith("TABLE_EXISTS: ")
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("tables_url", ["postgis"], indirect=True)
+def test_rows_added_by_hand_keep_a_table_from_being_taken_back(loader: Loader) -> None:
+    loader.load(loader.write("two.geojson", TWO))
+    url = loader.bench.settings.tables_url
+    assert url is not None
+    by_hand(url, "insert into geo.places (geom) values (ST_SetSRID(ST_MakePoint(1, 2), 4326))")
+    assert loader.planned("geo.places")["table places"] == "changed"
+    assert loader.take_back("geo.places")["table places"] == "changed"
+    assert len(loader.rows()) == 3
+    assert loader.take_back("geo.places", force=True)["table places"] == "removed"
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("tables_url", ["postgis"], indirect=True)
+def test_nothing_is_taken_back_of_a_table_with_a_view(loader: Loader) -> None:
+    loader.load(loader.write("two.geojson", TWO))
+    url = loader.bench.settings.tables_url
+    assert url is not None
+    by_hand(url, "create view geo.some_places as select * from geo.places")
+    assert loader.planned("geo.places")["table places"] == "blocked"
+    taken = loader.take_back("geo.places", force=True)
+    assert taken == {
+        "item postgis-geo-places": "present",
+        "blob tables/geo.places.webp": "present",
+        "table places": "blocked",
+    }
+    assert loader.items() == ["postgis-geo-places"]
+
+
+def test_a_wrong_column_of_dates_is_told_before_there_is_a_table(loader: Loader) -> None:
+    reason = loader.refused(loader.write("one.geojson", ONE), "NO_SUCH_COLUMN", datetime_column="when")
+    assert "'when' is no column of dates or timestamps" in reason
+
+
+def test_a_layer_called_like_another_s_points_is_told(files: Loader) -> None:
+    import geopandas  # noqa: PLC0415 - writes the file only
+    import shapely  # noqa: PLC0415
+
+    path = files.bench.containers / "bronze" / "names.gpkg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mixed = geopandas.GeoDataFrame(geometry=[shapely.Point(1, 1), shapely.box(0, 0, 1, 1)], crs=4326)
+    mixed.to_file(path, layer="a", driver="GPKG")
+    mixed.iloc[:1].to_file(path, layer="a_points", driver="GPKG")
+    reason = files.refused("names.gpkg", "TABLE_NAMES", mixed_dimensions="split")
+    assert "geo.places_a_points" in reason
+
+
+def test_what_is_shown_of_rows_that_were_added_says_so(loader: Loader) -> None:
+    loader.load(loader.write("far.geojson", _points((10, 50), (11, 51))), load_mode="append")
+    picture = loader.bench.containers / "thumbnails" / "tables" / "geo.places.webp"
+    before = picture.read_bytes()
+    result = loader.load(
+        loader.write("near.geojson", _points((-70, -40))), load_mode="append", says=OutcomeKind.UPDATED
+    )
+    (table,) = result["tables"]
+    assert (table["rows"], table["rows_loaded"]) == (3, 1)
+    assert picture.read_bytes() == before  # not of the one row that was added
+    shown = loader.bench.machine.registry["ingest_vector"].materialization_metadata(result)
+    assert shown["shown"] == "map, box, types and sample are of the rows of this load"
+
+
+def test_secrets_in_source_file_are_refused() -> None:
+    for address in ("https://host/a.gpkg?sig=canary", "https://user:canary@host/a.gpkg"):
+        with pytest.raises(ParameterError, match="without its query") as error:
+            StacCatalogVectors.validate_job_parameters({"table_name": "a", "source_file": address})
+        assert "canary" not in str(error.value)
