@@ -213,6 +213,7 @@ class GeometryPreparer:
         self._reprojection = Reprojection(source_crs, target_crs)
         self._source_degrees = in_degrees(self._reprojection.source)
         self._target_degrees = in_degrees(self._reprojection.target)
+        self._planar = not self._reprojection.source.is_geographic
         self._tallies = {name: _Tally() for name in _CHANGES}
         self._kinds = {dimension: _Kind() for dimension in (POINT, LINE, AREA)}
         self._reasons: Counter[str] = Counter()
@@ -421,9 +422,12 @@ class GeometryPreparer:
         if not (self._source_degrees and self._target_degrees):
             live = self._reproject(live if self._source_degrees else self._valid(live))
         if self._target_degrees:
-            if not self._source_degrees:
+            if not (self._source_degrees or self._planar):
                 self._make_continuous(live)
             self._bring_into_range(live)
+        else:
+            # what was taken to go across is the same place in other words, but it was taken so
+            self._count("wrapped_longitudes", live.source[live.across])
         self._mend_moved(live)
         collapsed = shapely.is_empty(live.geometries)
         self._drop("collapsed", live.source[collapsed])
@@ -478,16 +482,17 @@ class GeometryPreparer:
             self._look_at_layer(xy, live.source)
             return live
         _, index = shapely.get_coordinates(live.geometries, return_index=True)
-        live = self._without_impossible(live, xy[bad], index[bad])
+        live = live.where(self._without_impossible(live, xy[bad], index[bad]))
         self._look_at_layer(xy[~bad], live.source)
         return live
 
-    def _without_impossible(self, live: _Live, xy: _Floats, index: _Rows) -> _Live:
+    def _without_impossible(self, live: _Live, xy: _Floats, index: _Rows) -> _Mask:
+        """The rows that are left."""
         rows = np.unique(index)
         self._impossible(live.source[rows], xy, live.source[index])
         good = np.ones(len(live.source), bool)
         good[rows] = False
-        return live.where(good)
+        return good
 
     def _reproject(self, live: _Live) -> _Live:
         if not self._reprojection.needed or not len(live.source):
@@ -499,8 +504,11 @@ class GeometryPreparer:
         if not np.isfinite(xy).all():
             lost = ~np.isfinite(xy).all(axis=1)
             xy, index = shapely.get_coordinates(before, return_index=True)
-            live = self._without_impossible(live, xy[lost], index[lost])
+            good = self._without_impossible(live, xy[lost], index[lost])
+            live, before = live.where(good), before[good]
         self._count("reprojected", live.source)
+        if self._planar and self._target_degrees:
+            self._make_continuous(live, before)
         return live
 
     def _mend_moved(self, live: _Live) -> None:
@@ -573,14 +581,26 @@ class GeometryPreparer:
         numbers = (rows[:wanted] + self._first_row).tolist()
         self._invalid += [{"row": row, "reason": reason} for row, reason in zip(numbers, reasons, strict=False)]
 
-    def _make_continuous(self, live: _Live) -> None:
+    def _make_continuous(self, live: _Live, planar: _Geometries | None = None) -> None:
+        """Let lines and areas go across the antimeridian, where they do for certain.
+
+        Args:
+            live: in degrees.
+            planar: the same geometries as they were in a plane; ``None``: they were in degrees always.
+        """
         if not self.options.antimeridian:
             return
         west, _, east, _ = shapely.bounds(live.geometries).T
-        wide = (east - west > 180) & (shapely.get_dimensions(live.geometries) > POINT)  # noqa: PLR2004
+        widest = 180 if planar is None else 90
+        wide = (east - west > widest) & (shapely.get_dimensions(live.geometries) > POINT)
         for at in np.flatnonzero(wide):
-            whole = dateline.continuous(live.geometries[at])
-            if whole is not live.geometries[at]:
+            before = live.geometries[at]
+            whole = (
+                dateline.continuous(before)
+                if planar is None
+                else dateline.followed(before, planar[at], self._reprojection)
+            )
+            if whole is not before:
                 live.put(at, whole)
                 live.across[at] = True
 
