@@ -1,7 +1,8 @@
 """GeoParquet table store: a folder a table, swapped whole, readable by whatever reads Parquet.
 
 What belongs here: :class:`GeoParquetTables`.  What does not: where things lie and how they change in one step
-(``geoparquet_folders``), the files (``geoparquet_parts``), what is known of a table (``geoparquet_facts``).
+(``geoparquet_folders``), the files (``geoparquet_parts``), which job loaded what (``geoparquet_jobs``), what is known
+of a table (``geoparquet_facts``).
 
 ``<root>/<schema>/<table>`` is what readers open: ``geopandas.read_parquet(folder)``, ``pyarrow.dataset``, DuckDB.  It
 is a link to a version, which never changes; a staging becomes one by a rename, and the table by a rename of the link.
@@ -47,6 +48,7 @@ from geo_assets.stores.geoparquet_folders import (
     put_file,
     sync_folder,
 )
+from geo_assets.stores.geoparquet_jobs import JobIndex
 from geo_assets.stores.geoparquet_parts import PartFacts, cluster_part, part_box, part_facts, read_part, write_part
 from geo_assets.stores.tables import LoadMode, PublishedTable, StagedTable, TableFacts, TableRecord
 from geo_assets.vector.table import Column, GeometryColumn, TableDefinition, TableLoad
@@ -122,6 +124,7 @@ class GeoParquetTables:
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().resolve()
         self._folders = Folders(self.root, self.description)
+        self._jobs = JobIndex(self.root, self._folders)
 
     @property
     def description(self) -> str:
@@ -234,9 +237,9 @@ class GeoParquetTables:
             for folder in self._folders.old_stagings(older_than_seconds):
                 removed += self._folders.remove(folder)
             for schema in self._folders.schemas():
-                for table in self._folders.versioned(schema):
+                for table, versions in self._folders.out_of_sight(schema, older_than_seconds).items():
                     with self._folders.locked([(schema, table)]):
-                        self._folders.prune(schema, table, older_than=older_than_seconds)
+                        self._folders.prune(schema, table, among=versions)
             self._folders.sweep_leftovers(older_than_seconds)
         return removed
 
@@ -250,11 +253,7 @@ class GeoParquetTables:
     def loaded_by(self, job_id: str) -> list[TableRecord]:
         """The tables that hold rows loaded by a job, sorted by name."""
         with self._folders.translated():
-            records = [
-                self.record(schema, table)
-                for schema in self._folders.schemas()
-                for table in self._folders.tables(schema)
-            ]
+            records = [self.record(schema, table) for schema, table in self._jobs.tables(job_id)]
         return [one for one in records if one is not None and any(load.job_id == job_id for load in one.loads)]
 
     def describe(
@@ -322,7 +321,7 @@ class GeoParquetTables:
                     f"{schema}.{table} of {self.description} was not removed: it is there in version {found.version},"
                     f" not {' or '.join(versions) or 'any that was asked for'}"
                 )
-            if versions is not None and _is_touched(found):
+            if versions is not None and found.record is not None and _is_touched(found):
                 raise PreconditionFailedError(
                     f"{schema}.{table} of {self.description} was not removed: rows were added or removed since it was"
                     " loaded"
@@ -457,6 +456,7 @@ class GeoParquetTables:
             return
         folder = one.ready.staging.folder
         record = self._new_record(one, one.ready)
+        self._jobs.add(one.load.job_id, *one.target)
         if one.staged.mode == "append" and one.found is not None:
             for path in one.found.files:
                 with suppress(FileExistsError):

@@ -9,6 +9,7 @@ What belongs here: what lies where, and how it changes in one step.  What does n
     geo/.versions/roads.<version>/part-00000-<version>.parquet
     geo/.versions/roads.<version>/_geo_assets.json
     .staging/<token>/                            becomes a version by a rename
+    .jobs/                                       which jobs loaded which tables (``geoparquet_jobs``)
     .locks/geo/roads.lock                        one publisher a table, across processes; freed with its process
 
 A version never changes once it is linked.  Parts carry their version in their names, so that a reader that lists a
@@ -232,24 +233,50 @@ class Folders:
             if _VERSION.fullmatch(folder.name) and _touched(folder) <= before
         ]
 
-    def prune(self, schema: str, table: str, *, keep: Iterable[str | None] = (), older_than: float = 0.0) -> None:
+    def prune(
+        self, schema: str, table: str, *, keep: Iterable[str | None] = (), among: Iterable[str] | None = None
+    ) -> None:
         """Remove versions that are not linked; the caller holds the table's lock.
 
         Args:
             schema: of the table.
             table: its name.
             keep: versions that stay.
-            older_than: seconds since they were linked last; younger ones stay.
+            among: only these; default: all that are there.
         """
-        path = self.table(schema, table)
-        linked = path.readlink().name if path.is_symlink() else ""
-        kept = {linked, *(f"{table}.{version}" for version in keep)}
-        for folder in (path.parent / _VERSIONS).glob("*"):
-            name, _, version = folder.name.rpartition(".")
-            if name == table and _VERSION.fullmatch(version) and folder.name not in kept:
-                if older_than and time.time() - folder.stat().st_mtime < older_than:
-                    continue
-                self.remove(folder)
+        versions = self._versions(schema).get(table, []) if among is None else among
+        kept = {self._linked(schema, table), *keep}
+        for version in versions:
+            if version not in kept:
+                self.remove(self.version(schema, table, version))
+
+    def out_of_sight(self, schema: str, older_than: float) -> dict[str, list[str]]:
+        """Table → its versions that have not been linked for so many seconds, as far as can be told without a lock."""
+        before = time.time() - older_than
+        found: dict[str, list[str]] = {}
+        for table, versions in self._versions(schema).items():
+            linked = self._linked(schema, table)
+            for version in versions:
+                with suppress(FileNotFoundError):
+                    if version != linked and self.version(schema, table, version).stat().st_mtime <= before:
+                        found.setdefault(table, []).append(version)
+        return found
+
+    def _versions(self, schema: str) -> dict[str, list[str]]:
+        """Table → its versions, linked or not."""
+        found: dict[str, list[str]] = {}
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.schema(schema) / _VERSIONS) as entries:
+            for entry in entries:
+                table, _, version = entry.name.rpartition(".")
+                if table and _VERSION.fullmatch(version):
+                    found.setdefault(table, []).append(version)
+        return found
+
+    def _linked(self, schema: str, table: str) -> str | None:
+        try:
+            return self.table(schema, table).readlink().name.removeprefix(f"{table}.")
+        except OSError:
+            return None
 
     def unpublished(self, token: str) -> Iterator[tuple[str, str]]:
         """Schema and table of versions named after a staging that are not what readers find."""
@@ -260,14 +287,9 @@ class Folders:
                 if found is None or found.path != folder:
                     yield schema, table
 
-    def versioned(self, schema: str) -> list[str]:
-        """Names of the tables that have versions, linked or not."""
-        names = (folder.name.rpartition(".") for folder in (self.root / schema / _VERSIONS).glob("*"))
-        return sorted({name for name, _, version in names if name and _VERSION.fullmatch(version)})
-
     def sweep_leftovers(self, older_than: float) -> None:
         """Remove what killed processes left in the middle of a step."""
-        for pattern in (f"{_STAGING}/.*", f"*/{_VERSIONS}/{_GONE}*", f"*/{_LINK}*"):
+        for pattern in (".making-*", ".jobs/.*", f"{_STAGING}/.*", f"*/{_VERSIONS}/{_GONE}*", f"*/{_LINK}*"):
             for path in self.root.glob(pattern):
                 with suppress(FileNotFoundError):
                     if time.time() - path.lstat().st_mtime < older_than:

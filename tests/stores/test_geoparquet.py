@@ -7,6 +7,8 @@ store promises (``test_table_contract``).
 import fcntl
 import json
 import os
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +35,7 @@ from geo_assets.errors import (
 )
 from geo_assets.stores import geoparquet_folders
 from geo_assets.stores.geoparquet import GeoParquetTables
-from geo_assets.stores.geoparquet_folders import Folders
+from geo_assets.stores.geoparquet_folders import Folders, VersionRecord
 from geo_assets.stores.tables import LoadMode, StagedTable
 from geo_assets.vector.table import Column, ColumnType, GeometryColumn
 from tests.stores.killed import LoadChunk, Publish, killed_at
@@ -723,3 +725,91 @@ def test_a_table_of_other_files_than_were_loaded_is_not_removed(store: GeoParque
     assert (root / "geo" / "places").is_dir()
     assert store.drop("geo", "places")
     assert not store.touched("geo", "places")
+
+
+# --- many tables --------------------------------------------------------------------------------------------------
+
+
+def _many(store: GeoParquetTables, root: Path, count: int) -> None:
+    """That many tables of as many jobs, each with a version out of sight, as loading them one by one would leave."""
+    load(store, definition("t"), points(PLACES, 1), mode="overwrite")
+    published = load(store, definition("t"), points(PLACES, 1), mode="overwrite")
+    versions = root / "geo" / ".versions"
+    for number in range(count):
+        for folder in list(versions.glob("t.*")):
+            copy = versions / f"t{number}.{folder.name.removeprefix('t.')}"
+            shutil.copytree(folder, copy)
+            record = json.loads((copy / "_geo_assets.json").read_bytes())
+            record["definition"]["table"] = f"t{number}"
+            record["loads"][0]["job_id"] = f"job {number}"
+            (copy / "_geo_assets.json").write_text(json.dumps(record))
+        (root / "geo" / f"t{number}").symlink_to(f".versions/t{number}.{published.version}")
+    shutil.rmtree(root / ".jobs")  # it is made anew
+
+
+def _counting(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """What is done, by kind: records read, tables locked, folders of all versions listed."""
+    counted: Counter[str] = Counter()
+    read, locked, scandir = VersionRecord.read, Folders.locked, os.scandir
+
+    def counting_read(folder: Path) -> VersionRecord | None:
+        counted["records"] += 1
+        return read(folder)
+
+    def counting_locked(self: Folders, targets: list[tuple[str, str]]) -> Any:
+        counted["locks"] += 1
+        return locked(self, targets)
+
+    def counting_scandir(path: Any = ".") -> Any:
+        counted["listings"] += str(path).endswith((".versions", "geo"))
+        return scandir(path)
+
+    monkeypatch.setattr(VersionRecord, "read", counting_read)
+    monkeypatch.setattr(Folders, "locked", counting_locked)
+    monkeypatch.setattr(os, "scandir", counting_scandir)
+    return counted
+
+
+@pytest.mark.parametrize("count", [30, 300])
+def test_a_sweep_locks_only_tables_with_something_to_remove(
+    store: GeoParquetTables, root: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    _many(store, root, count)
+    counted = _counting(monkeypatch)
+    store.sweep(older_than_seconds=3600)
+    assert counted["locks"] == 0
+    assert counted["listings"] <= 10
+    counted.clear()
+    for folder in sorted((root / "geo" / ".versions").glob("t1*"))[:6]:
+        os.utime(folder, (0, 0))
+    store.sweep(older_than_seconds=3600)
+    assert counted["locks"] == 3
+    store.sweep(older_than_seconds=-1)
+    assert counted["locks"] == count + 1
+    assert counted["listings"] <= 20
+    assert len(list((root / "geo" / ".versions").iterdir())) == count + 1
+    assert store.describe("geo", "t7").row_count == 1
+
+
+def test_what_a_job_loaded_is_found_without_reading_all_records(
+    store: GeoParquetTables, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _many(store, root, 300)
+    assert [one.table for one in store.loaded_by("job 7")] == ["t7"]
+    load(store, definition("t7"), points(PLACES, 1), mode="append", job_id="another")
+    counted = _counting(monkeypatch)
+    again = GeoParquetTables(root)
+    assert [one.table for one in again.loaded_by("job 7")] == ["t7"]
+    assert [one.table for one in again.loaded_by("another")] == ["t7"]
+    assert again.loaded_by("job") == [again.record("geo", "t")]
+    assert again.loaded_by("no job") == []
+    assert counted["records"] <= 6
+
+
+def test_a_table_that_a_job_loaded_no_longer_is_not_its(store: GeoParquetTables) -> None:
+    load(store, PLACES, points(PLACES, 1), job_id="one")
+    load(store, definition("gone"), points(PLACES, 1), job_id="one")
+    load(store, PLACES, points(PLACES, 1), mode="overwrite", job_id="two")
+    store.drop("geo", "gone")
+    assert store.loaded_by("one") == []
+    assert [one.table for one in store.loaded_by("two")] == ["places"]
