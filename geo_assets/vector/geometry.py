@@ -9,7 +9,7 @@ the batch, most of it the objects and their coordinates.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Literal, cast, get_args, get_type_hints
 
@@ -63,12 +63,15 @@ _CHANGES: Final = (
     "wrapped_longitudes",
     "split_antimeridian",
     "reoriented",
+    "lost_z",
+    "lost_m",
 )
 
 type _Rows = npt.NDArray[np.int64]
 type _Mask = npt.NDArray[np.bool_]
 type _Floats = npt.NDArray[np.float64]
 type _Geometries = npt.NDArray[np.object_]
+type _Dimensions = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +132,8 @@ class PreparedGeometries:
     source: _Rows | None
     """For each output the index of its row in the batch, ascending; ``None``: each row is where it was."""
     dimension: npt.NDArray[np.uint8]
-    """For each output :data:`POINT`, :data:`LINE`, :data:`AREA` or :data:`NO_DIMENSION`."""
+    """For each output :data:`POINT`, :data:`LINE` or :data:`AREA`.  A row that is kept without geometry goes with the
+    lowest of its batch, else with that of the batch before; :data:`NO_DIMENSION` only where none was seen yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +174,18 @@ class _Tally:
 
 
 @dataclass
+class _Account:
+    """What happened to the rows of one dimension."""
+
+    rows_out: int = 0
+    dropped: int = 0
+    added: int = 0
+    tallies: dict[str, _Tally] = field(default_factory=lambda: {name: _Tally() for name in _CHANGES})
+    reasons: Counter[str] = field(default_factory=Counter)
+    invalid: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
 class _Live:
     """Geometries on their way, all parallel."""
 
@@ -182,14 +198,22 @@ class _Live:
     across: _Mask
     """Has, or for a while had, longitudes beyond the antimeridian."""
 
-    @property
-    def flags(self) -> tuple[_Mask, _Mask, _Mask]:
-        return self.touched, self.opened, self.across
+    dimension: _Dimensions
+    """That it had first, which nothing changes: what is left of it is of this one, or empty."""
+
+    @classmethod
+    def untouched(cls, geometries: _Geometries, source: _Rows) -> "_Live":
+        touched, opened, across = np.zeros((3, len(source)), bool)
+        return cls(geometries, source, touched, opened, across, shapely.get_dimensions(geometries).astype(np.uint8))
 
     def where(self, rows: _Mask | _Rows) -> "_Live":
         if rows.dtype == bool and rows.all():
             return self
-        return _Live(self.geometries[rows], self.source[rows], *(flag[rows] for flag in self.flags))
+        return _Live(*(part[rows] for part in self.parts))
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        return self.geometries, self.source, self.touched, self.opened, self.across, self.dimension
 
     def put(self, at: Any, geometries: Any) -> None:
         self.geometries[at] = geometries
@@ -214,11 +238,9 @@ class GeometryPreparer:
         self._source_degrees = in_degrees(self._reprojection.source)
         self._target_degrees = in_degrees(self._reprojection.target)
         self._planar = not self._reprojection.source.is_geographic
-        self._tallies = {name: _Tally() for name in _CHANGES}
         self._kinds = {dimension: _Kind() for dimension in (POINT, LINE, AREA)}
-        self._reasons: Counter[str] = Counter()
-        self._invalid: list[dict[str, Any]] = []
-        self._rows_in = self._rows_out = self._dropped = self._added = 0
+        self._accounts = {dimension: _Account() for dimension in (*self._kinds, NO_DIMENSION)}
+        self._last_dimension = NO_DIMENSION
         self._first_row = 1
         self._looked_at_layer = False
 
@@ -234,27 +256,31 @@ class GeometryPreparer:
                 (as the options say), ``COORDINATES_CONTRADICT_CRS``, ``CURVES``; names rows.
         """
         self._first_row = first_row
-        self._rows_in += len(column)
-        kept_null = self._nulls(column)
+        null = self._nulls(column)
         present, source = column, np.arange(len(column))
         if column.null_count:
             source = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
             present = column.drop_null()
         points = wkb.points_of(present)
         if points is not None:
-            out, source, kept_empty = self._points(column, points, source)
+            out, source, empty = self._points(column, points, source)
             dimension = np.full(len(source), POINT, np.uint8)
         else:
-            out, source, kept_empty, dimension = self._shapes(column, source)
-        kept = np.concatenate([kept_null, kept_empty])
+            out, source, empty, dimension = self._shapes(column, source)
+        if len(dimension):
+            self._last_dimension = int(dimension.min())
+        kept = np.concatenate([null, empty])
         if len(kept):
+            self._count("null", null, self._last_dimension)
+            self._count("empty", empty, self._last_dimension)
             source = np.concatenate([source, kept])
-            dimension = np.concatenate([dimension, np.full(len(kept), NO_DIMENSION, np.uint8)])
+            dimension = np.concatenate([dimension, np.full(len(kept), self._last_dimension, np.uint8)])
             order = np.argsort(source, kind="stable")
             nulls = pa.nulls(len(kept), pa.binary())
             out = pa.concat_arrays([out, nulls]).take(order)
             source, dimension = source[order], dimension[order]
-        self._rows_out += len(out)
+        for account, rows in self._by_dimension(dimension):
+            account.rows_out += len(rows)
         return PreparedGeometries(wkb=out, source=None if _is_all(source, len(column)) else source, dimension=dimension)
 
     def facts(self, dimension: int) -> KindFacts:
@@ -280,7 +306,7 @@ class GeometryPreparer:
             filled_z=sum(n for (has, _), n in kind.by_dimensions.items() if z and not has),
         )
 
-    def report(self) -> dict[str, Any]:
+    def report(self, dimension: int | None = None) -> dict[str, Any]:
         """The account, as plain JSON.
 
         Each change has a ``count`` and ``examples``, the numbers of the first rows it happened to (but for
@@ -289,34 +315,62 @@ class GeometryPreparer:
         Rows add up: ``rows_out = rows_in + rows_added - rows_dropped``, where ``rows_added`` are those that splitting
         collections made, and ``rows_dropped`` is the sum of ``collapsed``, ``dropped_invalid`` and ``impossible``, and
         of ``null`` and ``empty`` unless these are kept.
+
+        Args:
+            dimension: only of the outputs of this one; what has no outputs, or was dropped before its dimension was
+                known, is in the report of the lowest that has some. ``None``: of all.
         """
-        facts = [self.facts(dimension) for dimension in self._kinds]
-        flattened, filled = sum(one.flattened for one in facts), sum(one.filled_z for one in facts)
+        which = list(self._accounts) if dimension is None else self._told_with(dimension)
+        accounts = [self._accounts[one] for one in which]
+        facts = [self.facts(one) for one in which if one != NO_DIMENSION]
+        rows_out, dropped = sum(one.rows_out for one in accounts), sum(one.dropped for one in accounts)
+        added = sum(one.added for one in accounts)
+        reasons = sum((one.reasons for one in accounts), Counter[str]())
+        invalid = sorted((found for one in accounts for found in one.invalid), key=lambda found: int(found["row"]))
         return {
-            "rows_in": self._rows_in,
-            "rows_out": self._rows_out,
-            "rows_dropped": self._dropped,
-            "rows_added": self._added,
-            **{name: {"count": tally.count, "examples": list(tally.examples)} for name, tally in self._tallies.items()},
-            "flattened": {"count": flattened},
-            "filled_z": {"count": filled},
-            "invalid_reasons": dict(self._reasons.most_common()),
-            "invalid_examples": list(self._invalid),
+            "rows_in": rows_out + dropped - added,
+            "rows_out": rows_out,
+            "rows_dropped": dropped,
+            "rows_added": added,
+            **{name: _told([one.tallies[name] for one in accounts]) for name in _CHANGES},
+            "flattened": {"count": sum(one.flattened for one in facts)},
+            "filled_z": {"count": sum(one.filled_z for one in facts)},
+            "invalid_reasons": dict(reasons.most_common()),
+            "invalid_examples": invalid[:_EXAMPLES],
             "notes": list(self._reprojection.notes),
         }
 
+    def _told_with(self, dimension: int) -> list[int]:
+        """Of which dimensions the report of one tells."""
+        tables = [one for one in self._kinds if self._accounts[one].rows_out] or [NO_DIMENSION]
+        if dimension != tables[0]:
+            return [dimension]
+        return [dimension, *(one for one in self._accounts if one not in tables)]
+
     # what both ways share
 
-    def _count(self, change: str, source: _Rows) -> None:
-        if len(source):
-            self._tallies[change].add(source + self._first_row)
+    def _by_dimension(self, dimension: _Dimensions) -> Iterator[tuple[_Account, _Rows]]:
+        """For each dimension that there is, which are of it."""
+        for which, account in self._accounts.items():
+            rows = np.flatnonzero(dimension == which)
+            if len(rows):
+                yield account, rows
 
-    def _drop(self, change: str, source: _Rows) -> None:
-        self._count(change, source)
-        self._dropped += len(source)
+    def _count(self, change: str, source: _Rows, dimension: int | _Dimensions) -> None:
+        numbers = source + self._first_row
+        for account, rows in self._by_dimension(np.broadcast_to(np.uint8(dimension), len(source))):
+            account.tallies[change].add(numbers[rows])
+
+    def _drop(self, change: str, source: _Rows, dimension: int | _Dimensions) -> None:
+        self._count(change, source, dimension)
+        for account, rows in self._by_dimension(np.broadcast_to(np.uint8(dimension), len(source))):
+            account.dropped += len(rows)
+
+    def _note(self, change: str, live: _Live) -> None:
+        self._count(change, live.source, live.dimension)
 
     def _nulls(self, column: pa.BinaryArray) -> _Rows:
-        """Count the null rows; returns those to keep."""
+        """Drop the null rows, or return them to be kept."""
         if not column.null_count:
             return np.zeros(0, np.int64)
         rows = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
@@ -330,9 +384,8 @@ class GeometryPreparer:
                 code="NULL_GEOMETRIES",
             )
         if self.options.null_geometries == "keep":
-            self._count(change, rows)
             return rows
-        self._drop(change, rows)
+        self._drop(change, rows, NO_DIMENSION)
         return rows[:0]
 
     def _named(self, rows: _Rows) -> str:
@@ -341,11 +394,12 @@ class GeometryPreparer:
             return f"row {first} has"
         return f"{len(rows)} rows so far ({first}{', …' if len(rows) > 5 else ''}) have"  # noqa: PLR2004
 
-    def _impossible(self, rows: _Rows, xy: _Floats, of_row: _Rows) -> None:
+    def _impossible(self, rows: _Rows, dimension: int | _Dimensions, xy: _Floats, of_row: _Rows) -> None:
         """Refuse or count rows with impossible coordinates.
 
         Args:
             rows: them.
+            dimension: of each, or of all.
             xy: the impossible coordinates, as the file has them.
             of_row: the row of each.
         """
@@ -355,7 +409,7 @@ class GeometryPreparer:
             raise VectorRefusedError(
                 f"{self._named(rows)} coordinates that {what} ({first})", code="COORDINATES_CONTRADICT_CRS"
             )
-        self._drop("impossible", rows)
+        self._drop("impossible", rows, dimension)
 
     def _look_at_layer(self, xy: _Floats, source: _Rows) -> None:
         """Doubt the layer by the first rows that have coordinates; later ones tell no more."""
@@ -377,7 +431,7 @@ class GeometryPreparer:
             xy, source = xy[~empty], source[~empty]
         bad = impossible(xy, self._reprojection.source)
         if bad is not None:
-            self._impossible(source[bad], xy[bad], source[bad])
+            self._impossible(source[bad], POINT, xy[bad], source[bad])
             xy, source = xy[~bad], source[~bad]
         self._look_at_layer(xy, source)
         changed = False
@@ -385,9 +439,9 @@ class GeometryPreparer:
             before, xy, changed = xy, self._reprojection(xy), True
             lost = ~np.isfinite(xy).all(axis=1)
             if lost.any():
-                self._impossible(source[lost], before[lost], source[lost])
+                self._impossible(source[lost], POINT, before[lost], source[lost])
                 xy, source = xy[~lost], source[~lost]
-            self._count("reprojected", source)
+            self._count("reprojected", source, POINT)
         changed |= self._wrap_points(xy, source)
         kind = self._kinds[POINT]
         kind.types["Point"] += len(xy)
@@ -400,7 +454,7 @@ class GeometryPreparer:
         beyond = np.abs(xy[:, 0]) > 180  # noqa: PLR2004
         if not beyond.any():
             return False
-        self._count("wrapped_longitudes", source[beyond])
+        self._count("wrapped_longitudes", source[beyond], POINT)
         xy[:, 0] = _wrapped(xy[:, 0])
         return True
 
@@ -421,27 +475,29 @@ class GeometryPreparer:
             live = self._valid(live)
         if not (self._source_degrees and self._target_degrees):
             live = self._reproject(live if self._source_degrees else self._valid(live))
+        if self._target_degrees and not (self._source_degrees or self._planar):
+            self._make_continuous(live)
+        live = self._mend_moved(live)
         if self._target_degrees:
-            if not (self._source_degrees or self._planar):
-                self._make_continuous(live)
             self._bring_into_range(live)
         else:
             # what was taken to go across is the same place in other words, but it was taken so
-            self._count("wrapped_longitudes", live.source[live.across])
-        self._mend_moved(live)
-        collapsed = shapely.is_empty(live.geometries)
-        self._drop("collapsed", live.source[collapsed])
-        live = live.where(~collapsed)
-        dimension = shapely.get_dimensions(live.geometries).astype(np.uint8)
-        self._orient(live, dimension)
-        self._learn(live, dimension)
+            self._note("wrapped_longitudes", live.where(live.across))
+        live = self._without_collapsed(live)
+        self._orient(live)
+        self._learn(live)
         if live.touched.all():
             out = wkb.from_shapely(live.geometries)
         else:
             out = _taken(column, live.source)
             if live.touched.any():
                 out = wkb.replace_rows(out, live.touched, wkb.from_shapely(live.geometries[live.touched]))
-        return out, live.source, kept_empty, dimension
+        return out, live.source, kept_empty, live.dimension
+
+    def _without_collapsed(self, live: _Live) -> _Live:
+        collapsed = shapely.is_empty(live.geometries)
+        self._drop("collapsed", live.source[collapsed], live.dimension[collapsed])
+        return live.where(~collapsed)
 
     def _read(self, column: pa.BinaryArray, source: _Rows) -> _Live:
         present = column.drop_null() if column.null_count else column
@@ -460,12 +516,15 @@ class GeometryPreparer:
         curved[curved] = [_is_curved(one) for one in geometries[curved]]
         if curved.any():
             raise self._curves(source[curved])
-        live = _Live(geometries, source, ~wkb.is_plain(present) | opened, opened, np.zeros(len(values), bool))
         lost = shapely.is_missing(geometries)
         if lost.any():
-            self._refuse_invalid(source[lost], "cut off, or a line or ring of too few points")
-            self._note_invalid(source[lost], ["Unreadable"] * int(lost.sum()))
-            self._drop("dropped_invalid", source[lost])
+            rows = source[lost]
+            self._refuse_invalid(rows, "cut off, or a line or ring of too few points")
+            unknown = np.full(len(rows), NO_DIMENSION, np.uint8)
+            self._note_invalid(rows, unknown, np.full(len(rows), "Unreadable", object))
+            self._drop("dropped_invalid", rows, NO_DIMENSION)
+        live = _Live.untouched(geometries, source)
+        live.touched, live.opened = ~wkb.is_plain(present) | opened, opened
         return live.where(~lost)
 
     def _curves(self, rows: _Rows) -> VectorRefusedError:
@@ -489,7 +548,7 @@ class GeometryPreparer:
     def _without_impossible(self, live: _Live, xy: _Floats, index: _Rows) -> _Mask:
         """The rows that are left."""
         rows = np.unique(index)
-        self._impossible(live.source[rows], xy, live.source[index])
+        self._impossible(live.source[rows], live.dimension[rows], xy, live.source[index])
         good = np.ones(len(live.source), bool)
         good[rows] = False
         return good
@@ -506,19 +565,44 @@ class GeometryPreparer:
             xy, index = shapely.get_coordinates(before, return_index=True)
             good = self._without_impossible(live, xy[lost], index[lost])
             live, before = live.where(good), before[good]
-        self._count("reprojected", live.source)
+        self._note("reprojected", live)
         if self._planar and self._target_degrees:
             self._make_continuous(live, before)
         return live
 
-    def _mend_moved(self, live: _Live) -> None:
-        """Repair what was valid before it was reprojected: vertices that nearly met may have met, or crossed."""
+    def _mend_moved(self, live: _Live) -> _Live:
+        """See to what was valid before it was reprojected: vertices that nearly met may have met, or crossed."""
         if not self._reprojection.needed or self.options.invalid_geometries == "keep":
-            return
+            return live
         wrong = ~shapely.is_valid(live.geometries)
-        if wrong.any():
-            live.put(wrong, _repaired(live.geometries[wrong]))
-            self._count("repaired_moved", live.source[wrong])
+        if not wrong.any():
+            return live
+        if self.options.invalid_geometries != "repair":
+            return self._without_invalid(live, wrong, shapely.is_valid_reason(live.geometries[wrong]))
+        self._repair(live, wrong)
+        self._note("repaired_moved", live.where(wrong))
+        return live
+
+    def _without_invalid(self, live: _Live, bad: _Mask, reasons: _Geometries) -> _Live:
+        """Refuse or drop what is invalid."""
+        self._refuse_invalid(live.source[bad], str(reasons[0]))
+        self._note_invalid(live.source[bad], live.dimension[bad], reasons)
+        self._drop("dropped_invalid", live.source[bad], live.dimension[bad])
+        return live.where(~bad)
+
+    def _repair(self, live: _Live, wrong: _Mask) -> None:
+        self._exchange(live, np.flatnonzero(wrong), _repaired(live.geometries[wrong]))
+
+    def _exchange(self, live: _Live, at: _Rows, geometries: _Geometries) -> None:
+        """Put geometries for others, which may lose Z and M in what makes them."""
+        before = live.geometries[at]
+        there = ~shapely.is_empty(geometries)
+        for change, has, values in (("lost_z", shapely.has_z, _z_of), ("lost_m", shapely.has_m, _m_of)):
+            had = has(before) & there
+            if had.any():
+                had[had] = ~has(geometries[had]) | (_unknown(values, geometries[had]) > _unknown(values, before[had]))
+                self._note(change, live.where(at[had]))
+        live.put(at, geometries)
 
     def _collections(self, live: _Live) -> _Live:
         collection = shapely.get_type_id(live.geometries) == _COLLECTION_ID
@@ -530,18 +614,17 @@ class GeometryPreparer:
                 " let collections be 'split'",
                 code="GEOMETRY_COLLECTION",
             )
-        self._count("split_collections", live.source[collection])
         made, of_row = _split(live.geometries[collection])
-        new = live.source[collection][of_row]
-        self._added += len(new) - int(collection.sum())
+        new = _Live.untouched(made, live.source[collection][of_row])
+        new.touched[:] = True
+        new = new.where(np.argsort(new.source, kind="stable"))
+        more = np.diff(new.source, prepend=-1) == 0
+        self._note("split_collections", new.where(~more))
+        for account, rows in self._by_dimension(new.dimension[more]):
+            account.added += len(rows)
         rest = live.where(~collection)
-        source = np.concatenate([rest.source, new])
-        flags = [
-            np.concatenate([part, np.full(len(new), to)])
-            for part, to in zip(rest.flags, (True, False, False), strict=True)
-        ]
-        joined = _Live(np.concatenate([rest.geometries, made]), source, *flags)
-        return joined.where(np.argsort(source, kind="stable"))
+        joined = _Live(*(np.concatenate(pair) for pair in zip(rest.parts, new.parts, strict=True)))
+        return joined.where(np.argsort(joined.source, kind="stable"))
 
     def _valid(self, live: _Live) -> _Live:
         wrong = ~shapely.is_valid(live.geometries)
@@ -551,21 +634,16 @@ class GeometryPreparer:
         reasons = np.full(len(bad), "Ring not closed", object)
         reasons[wrong] = shapely.is_valid_reason(live.geometries[wrong])
         reasons = reasons[bad]
-        rows = live.source[bad]
-        self._refuse_invalid(rows, str(reasons[0]))
-        self._note_invalid(rows, reasons.tolist())
-        if self.options.invalid_geometries == "drop":
-            self._drop("dropped_invalid", rows)
-            return live.where(~bad)
+        if self.options.invalid_geometries in ("drop", "refuse"):
+            return self._without_invalid(live, bad, reasons)
+        self._note_invalid(live.source[bad], live.dimension[bad], reasons)
         if self.options.invalid_geometries == "keep":
-            self._count("kept_invalid", live.source[wrong])
-            self._count("repaired", live.source[live.opened & ~wrong])
+            self._note("kept_invalid", live.where(wrong))
+            self._note("repaired", live.where(live.opened & ~wrong))
             return live
-        live.put(wrong, _repaired(live.geometries[wrong]))
-        collapsed = shapely.is_empty(live.geometries)
-        self._drop("collapsed", live.source[collapsed])
-        self._count("repaired", live.source[bad & ~collapsed])
-        return live.where(~collapsed)
+        self._repair(live, wrong)
+        self._note("repaired", live.where(bad & ~shapely.is_empty(live.geometries)))
+        return self._without_collapsed(live)
 
     def _refuse_invalid(self, rows: _Rows, reason: str) -> None:
         if self.options.invalid_geometries == "refuse":
@@ -575,11 +653,14 @@ class GeometryPreparer:
                 code="INVALID_GEOMETRIES",
             )
 
-    def _note_invalid(self, rows: _Rows, reasons: list[str]) -> None:
-        self._reasons.update(reason.split("[")[0] for reason in reasons)
-        wanted = _EXAMPLES - len(self._invalid)
-        numbers = (rows[:wanted] + self._first_row).tolist()
-        self._invalid += [{"row": row, "reason": reason} for row, reason in zip(numbers, reasons, strict=False)]
+    def _note_invalid(self, rows: _Rows, dimension: _Dimensions, reasons: _Geometries) -> None:
+        for account, these in self._by_dimension(dimension):
+            account.reasons.update(str(reason).split("[")[0] for reason in reasons[these])
+            first = these[: _EXAMPLES - len(account.invalid)]
+            numbers = (rows[first] + self._first_row).tolist()
+            account.invalid += [
+                {"row": row, "reason": reason} for row, reason in zip(numbers, reasons[first].tolist(), strict=True)
+            ]
 
     def _make_continuous(self, live: _Live, planar: _Geometries | None = None) -> None:
         """Let lines and areas go across the antimeridian, where they do for certain.
@@ -592,7 +673,7 @@ class GeometryPreparer:
             return
         west, _, east, _ = shapely.bounds(live.geometries).T
         widest = 180 if planar is None else 90
-        wide = (east - west > widest) & (shapely.get_dimensions(live.geometries) > POINT)
+        wide = (east - west > widest) & (live.dimension > POINT)
         for at in np.flatnonzero(wide):
             before = live.geometries[at]
             whole = (
@@ -601,7 +682,7 @@ class GeometryPreparer:
                 else dateline.followed(before, planar[at], self._reprojection)
             )
             if whole is not before:
-                live.put(at, whole)
+                self._exchange(live, np.array([at]), np.array([whole], object))
                 live.across[at] = True
 
     def _bring_into_range(self, live: _Live) -> None:
@@ -609,7 +690,7 @@ class GeometryPreparer:
             return
         west, _, east, _ = shapely.bounds(live.geometries).T
         beyond = (west < -180) | (east > 180)  # noqa: PLR2004
-        points = shapely.get_dimensions(live.geometries) == POINT
+        points = live.dimension == POINT
         at = beyond & points
         if at.any():
             live.put(at, wkb.moved(live.geometries[at], lambda xy: np.column_stack([_wrapped(xy[:, 0]), xy[:, 1]])))
@@ -619,20 +700,18 @@ class GeometryPreparer:
         if live.across.any():
             west, _, east, _ = shapely.bounds(live.geometries).T
             cut = live.across & ~points & (west == -180) & (east == 180)  # noqa: PLR2004
-            self._count("split_antimeridian", live.source[cut])
-            self._count("wrapped_longitudes", live.source[live.across & ~cut])
+            self._note("split_antimeridian", live.where(cut))
+            self._note("wrapped_longitudes", live.where(live.across & ~cut))
 
     def _cut(self, live: _Live, at: int) -> None:
         whole = live.geometries[at]
-        if not shapely.is_valid(whole):
-            if self.options.invalid_geometries == "keep":
-                return
-            whole = _repaired(np.array([whole], object))[0]
-        live.put(at, dateline.within_range(whole))
-        live.across[at] = True
+        # what is invalid here was to be kept so
+        if shapely.is_valid(whole):
+            self._exchange(live, np.array([at]), np.array([dateline.within_range(whole)], object))
+            live.across[at] = True
 
-    def _orient(self, live: _Live, dimension: npt.NDArray[np.uint8]) -> None:
-        areas = np.flatnonzero(dimension == AREA)
+    def _orient(self, live: _Live) -> None:
+        areas = np.flatnonzero(live.dimension == AREA)
         if not self.options.orient or not len(areas):
             return
         before = live.geometries[areas]
@@ -640,11 +719,11 @@ class GeometryPreparer:
         wrong = ~shapely.equals_identical(before, after)
         if wrong.any():
             live.put(areas[wrong], after[wrong])
-            self._count("reoriented", live.source[areas[wrong]])
+            self._note("reoriented", live.where(areas[wrong]))
 
-    def _learn(self, live: _Live, dimension: npt.NDArray[np.uint8]) -> None:
+    def _learn(self, live: _Live) -> None:
         for which, kind in self._kinds.items():
-            of_kind = dimension == which
+            of_kind = live.dimension == which
             if not of_kind.any():
                 continue
             geometries = live.geometries if of_kind.all() else live.geometries[of_kind]
@@ -660,6 +739,27 @@ class GeometryPreparer:
 
 def _real(values: _Floats) -> bool:
     return bool(((values != 0) & ~np.isnan(values)).any())
+
+
+def _told(tallies: Sequence[_Tally]) -> dict[str, Any]:
+    examples = sorted(row for tally in tallies for row in tally.examples)
+    return {"count": sum(tally.count for tally in tallies), "examples": examples[:_EXAMPLES]}
+
+
+def _z_of(geometries: _Geometries) -> tuple[_Floats, _Rows]:
+    coordinates, index = shapely.get_coordinates(geometries, include_z=True, return_index=True)
+    return coordinates[:, 2], index
+
+
+def _m_of(geometries: _Geometries) -> tuple[_Floats, _Rows]:
+    coordinates, index = shapely.get_coordinates(geometries, include_m=True, return_index=True)
+    return coordinates[:, 2], index
+
+
+def _unknown(values_of: Callable[[_Geometries], tuple[_Floats, _Rows]], geometries: _Geometries) -> _Rows:
+    """How many NaN each geometry has."""
+    values, index = values_of(geometries)
+    return np.bincount(index[np.isnan(values)], minlength=len(geometries))
 
 
 def _taken(column: pa.BinaryArray, source: _Rows) -> pa.BinaryArray:

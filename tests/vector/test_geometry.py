@@ -4,6 +4,7 @@ import json
 import struct
 import time
 import warnings
+from collections import Counter
 from typing import Any
 
 import antimeridian
@@ -120,6 +121,23 @@ _BAD = [
 ]
 
 
+def require_parts_add_up(preparer: GeometryPreparer, dimensions: list[int]) -> None:
+    """Reports by dimension are right each, and together the report of all."""
+    whole = preparer.report()
+    tables = sorted(set(dimensions) - {NO_DIMENSION}) or [NO_DIMENSION]
+    parts = [preparer.report(table) for table in tables]
+    for part, table in zip(parts, tables, strict=True):
+        with_leading = NO_DIMENSION if table == tables[0] else table
+        assert part["rows_out"] == sum(one in (table, with_leading) for one in dimensions)
+        assert part["rows_out"] == part["rows_in"] + part["rows_added"] - part["rows_dropped"]
+    for name, value in whole.items():
+        if isinstance(value, int):
+            assert sum(part[name] for part in parts) == value
+        elif isinstance(value, dict) and "count" in value:
+            assert sum(part[name]["count"] for part in parts) == value["count"]
+    assert sum((Counter(part["invalid_reasons"]) for part in parts), Counter()) == whole["invalid_reasons"]
+
+
 @given(
     st.lists(st.lists(st.sampled_from(_OK + _BAD), max_size=12), min_size=1, max_size=4),
     st.sampled_from(["drop", "keep"]),
@@ -139,7 +157,8 @@ def test_rows_in_and_out_add_up(batches: list[list[str | None]], nulls: str, inv
         source_crs=pyproj.CRS.from_epsg(4326),
         target_crs=pyproj.CRS.from_epsg(target),
     )
-    rows, dimensions = 0, []
+    rows, home, nulls_at = 0, NO_DIMENSION, Counter[int]()
+    dimensions: list[int] = []
     for batch in batches:
         prepared = preparer.prepare(wkb.from_shapely(of_wkt(*batch)), first_row=rows + 1)
         rows += len(batch)
@@ -149,9 +168,11 @@ def test_rows_in_and_out_add_up(batches: list[list[str | None]], nulls: str, inv
         assert (np.diff(source) >= 0).all()
         geometries = wkb.to_shapely(prepared.wkb)
         assert wkb.is_plain(prepared.wkb).all()
-        assert [
-            NO_DIMENSION if one is None else shapely.get_dimensions(one) for one in geometries
-        ] == prepared.dimension.tolist()
+        there = ~shapely.is_missing(geometries)
+        assert (shapely.get_dimensions(geometries[there]) == prepared.dimension[there]).all()
+        home = prepared.dimension[there].min() if there.any() else home
+        assert (prepared.dimension[~there] == home).all()
+        nulls_at[int(home)] += int((~there).sum())
     report = preparer.report()
     assert report["rows_in"] == rows
     assert report["rows_out"] == len(dimensions)
@@ -159,7 +180,8 @@ def test_rows_in_and_out_add_up(batches: list[list[str | None]], nulls: str, inv
     gone = ["collapsed", "dropped_invalid", "impossible", *(["null", "empty"] if nulls == "drop" else [])]
     assert report["rows_dropped"] == sum(report[name]["count"] for name in gone)
     for dimension in (POINT, LINE, AREA):
-        assert preparer.facts(dimension).count == dimensions.count(dimension)
+        assert preparer.facts(dimension).count == dimensions.count(dimension) - nulls_at[dimension]
+    require_parts_add_up(preparer, dimensions)
     flat = [text for batch in batches for text in batch]
     assert report["null"]["count"] == flat.count(None)
     assert report["impossible"]["count"] == sum(text is not None and ("NaN" in text or "900" in text) for text in flat)
@@ -182,6 +204,27 @@ def test_examples_are_row_numbers_of_the_layer() -> None:
     assert preparer.report()["null"] == {"count": 12, "examples": [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]}
 
 
+def test_a_report_of_one_dimension_tells_of_its_rows() -> None:
+    lines = ["LINESTRING (1 1, 1 1)", "LINESTRING (170 0, -170 0)", "LINESTRING (0 0, 1 1)"]
+    pair = "GEOMETRYCOLLECTION (POINT (1 2), POLYGON ((0 0, 1 0, 1 1, 0 0)))"
+    found = Prepared([None, *lines, BOW_TIE, SQUARE, "POINT (190 0)", pair], collections="split")
+    points, of_lines, areas = (found.preparer.report(one) for one in (POINT, LINE, AREA))
+    assert [one["rows_in"] for one in (points, of_lines, areas)] == [3, 3, 2]
+    assert [one["rows_out"] for one in (points, of_lines, areas)] == [2, 2, 3]
+    assert points["null"] == {"count": 1, "examples": [1]}
+    assert points["wrapped_longitudes"] == {"count": 1, "examples": [7]}
+    assert points["split_collections"] == {"count": 1, "examples": [8]}
+    assert of_lines["split_antimeridian"] == {"count": 1, "examples": [3]}
+    assert of_lines["collapsed"] == {"count": 1, "examples": [2]}
+    assert areas["repaired"] == {"count": 1, "examples": [5]}
+    assert areas["invalid_reasons"] == {"Self-intersection": 1}
+    assert [one["row"] for one in of_lines["invalid_examples"]] == [2]
+    # without a table of lines, what became of them is told with the points
+    only = Prepared([*lines[:1], SQUARE, "POINT (0 0)"])
+    assert only.preparer.report(POINT)["collapsed"] == {"count": 1, "examples": [1]}
+    assert only.preparer.report(AREA)["rows_dropped"] == 0
+
+
 # fault 26
 
 
@@ -194,7 +237,7 @@ def test_fault_26_null_and_empty_geometry(rest: str) -> None:
     assert dropped.changes == {"null": (1, [2]), "empty": (1, [3])}
     kept = Prepared(given, null_geometries="keep")
     assert (kept.wkt, kept.source) == (["POINT (1 2)", None, None, rest], None)
-    assert kept.result.dimension.tolist()[1:3] == [NO_DIMENSION, NO_DIMENSION]
+    assert kept.result.dimension.tolist()[1:3] == [POINT, POINT]
     assert kept.changes == dropped.changes
     error = refused(given, null_geometries="refuse")
     assert error.code == "NULL_GEOMETRIES"
@@ -695,3 +738,42 @@ def test_what_reprojection_makes_invalid_is_repaired_and_counted() -> None:
     report = preparer.report()
     assert report["repaired_moved"] == {"count": 1, "examples": [1]}
     assert report["repaired"]["count"] == 0
+
+
+_NANOMETRES = np.array([-2_000_000.0, 2_000_000.0])
+
+
+def valid_only_in_metres() -> Any:
+    hole = _NANOMETRES + 100 + np.array([[0, 0], [0, 5e-10], [5e-10, 5e-10], [0, 0]])
+    shell = _NANOMETRES + np.array([[0, 0], [1000, 0], [1000, 1000], [0, 1000], [0, 0]])
+    return wkb.from_shapely([shapely.Polygon(shell, [hole]), shapely.Polygon(shell)])
+
+
+def test_what_reprojection_makes_invalid_is_dropped_or_refused_where_that_is_wanted() -> None:
+    dropped = Prepared(valid_only_in_metres(), source=5070, invalid_geometries="drop")
+    assert dropped.source == [1]
+    assert dropped.changes["dropped_invalid"] == (1, [1])
+    assert "repaired_moved" not in dropped.changes
+    assert dropped.report["invalid_reasons"]
+    assert dropped.report["rows_dropped"] == 1
+    error = refused(valid_only_in_metres(), source=5070, invalid_geometries="refuse")
+    assert error.code == "INVALID_GEOMETRIES"
+    assert "row 1" in str(error)
+    kept = Prepared(valid_only_in_metres(), source=5070, invalid_geometries="keep")
+    assert kept.source is None
+
+
+def test_m_and_z_that_are_lost_on_the_way_are_counted() -> None:
+    cut = ["LINESTRING M (0 0 1, 1 1 2)", "LINESTRING M (170 0 1, -170 0 2)", "LINESTRING ZM (170 0 1 1, 190 0 2 2)"]
+    found = Prepared(cut)
+    assert shapely.has_m(found.geometries).tolist() == [True, False, False]
+    assert found.changes["lost_m"] == (2, [2, 3])
+    assert "lost_z" not in found.changes
+    tie = "POLYGON ZM ((0 0 1 1, 1 1 2 2, 0 1 3 3, 1 0 4 4, 0 0 1 1))"
+    found = Prepared([SQUARE, tie])
+    assert found.changes["repaired"] == (1, [2])
+    unknown = np.isnan(shapely.get_coordinates(found.geometries[1:], include_z=True, include_m=True)).any(axis=0)
+    assert {name for name in ("lost_z", "lost_m") if name in found.changes} == {
+        name for name, lost in zip(("lost_z", "lost_m"), unknown[2:], strict=True) if lost
+    }
+    assert found.changes["lost_m"] == (1, [2])
