@@ -40,7 +40,7 @@ POINT: Final = 0
 LINE: Final = 1
 AREA: Final = 2
 NO_DIMENSION: Final = 255
-"""Dimension of a row without geometry."""
+"""Dimension of rows without geometry before any that has one."""
 
 _EXAMPLES: Final = 10
 _CURVED: Final = range(8, 18)

@@ -11,8 +11,9 @@ A layer whose rows have geometries of several dimensions becomes a table a dimen
 its number in the source as its id, wherever it goes.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -230,6 +231,8 @@ class _Part:
     footprint: FootprintBuilder
     sketch: TableSketch
     sample: RowSample
+    report: dict[str, Any] = field(default_factory=dict)
+    """What was changed in its attributes."""
 
 
 class _PreparedLayer:
@@ -241,7 +244,6 @@ class _PreparedLayer:
         self._table = table
         self._number = number
         self._parts: dict[int, _Part] = {}
-        self._report: dict[str, Any] = {}
         self.source_rows = 0
         self.columns: tuple[Column, ...] = name_columns(
             layer.fields, geometry_column=request.geometry_column if layer.has_geometry else None
@@ -278,19 +280,24 @@ class _PreparedLayer:
     def _take(self, batch: pa.RecordBatch) -> None:
         first = self.source_rows + 1
         self.source_rows += batch.num_rows
-        arrays = table_columns(batch, self.columns, self._report)
         ids = pa.array(np.arange(first, first + batch.num_rows, dtype=np.int64))
         if self._preparer is None:
-            self._write(NO_DIMENSION, [ids, *arrays], None)
+            self._write(NO_DIMENSION, ids, batch, None)
             return
         geometry = batch.column(batch.num_columns - 1)
+        attributes = batch.remove_column(batch.num_columns - 1)
         prepared = self._preparer.prepare(cast("pa.BinaryArray", geometry), first_row=first)
         for dimension, indices, wkb in _by_dimension(prepared):
-            rows = [ids, *arrays] if indices is None else [column.take(indices) for column in (ids, *arrays)]
-            self._write(dimension, rows, wkb)
+            if indices is None:
+                self._write(dimension, ids, attributes, wkb)
+            else:
+                self._write(dimension, ids.take(indices), attributes.take(indices), wkb)
 
-    def _write(self, dimension: int, rows: "list[pa.Array[Any]]", wkb: pa.BinaryArray | None) -> None:
+    def _write(
+        self, dimension: int, ids: "pa.Array[Any]", attributes: pa.RecordBatch, wkb: pa.BinaryArray | None
+    ) -> None:
         part = self._parts.get(dimension) or self._begin(dimension)
+        rows: list[pa.Array[Any]] = [ids, *table_columns(attributes, self.columns, part.report)]
         names = [ID_COLUMN, *(column.name for column in self.columns)]
         if wkb is not None:
             rows, names = [*rows, wkb], [*names, self._request.geometry_column]
@@ -315,8 +322,8 @@ class _PreparedLayer:
 
     def _refuse_mixed(self) -> None:
         found = sorted(set(self._parts) - {NO_DIMENSION})
-        if len(found) > 1 and self._request.geometry.mixed_dimensions == "refuse":
-            counts = ", ".join(f"{self._parts[at].writer.rows:,} {_DIMENSIONS[at]}" for at in found)
+        if self._preparer is not None and len(found) > 1 and self._request.geometry.mixed_dimensions == "refuse":
+            counts = ", ".join(f"{self._preparer.facts(at).count:,} {_DIMENSIONS[at]}" for at in found)
             raise VectorRefusedError(
                 f"its geometries are of several kinds: {counts}; give mixed_dimensions: split for a table each",
                 code="MIXED_GEOMETRIES",
@@ -334,19 +341,16 @@ class _PreparedLayer:
 
     def tables(self) -> Iterator[dict[str, Any]]:
         """What the result says of each table."""
-        found = sorted(set(self._parts) - {NO_DIMENSION})
-        nulls = self._parts.get(NO_DIMENSION)
-        if not found:
-            yield self._described(NO_DIMENSION, self._table, [], nulls)
-            return
-        for at, dimension in enumerate(found):
+        found = sorted(set(self._parts) - {NO_DIMENSION}) or [NO_DIMENSION]
+        for dimension in found:
             name = table_name_for(self._table, _DIMENSIONS[dimension]) if len(found) > 1 else self._table
-            # rows that keep no geometry go with the first
-            yield self._described(dimension, name, [nulls] if nulls and at == 0 else [], self._parts[dimension])
+            yield self._described(dimension, name, leading=dimension == found[0])
 
-    def _described(self, dimension: int, table: str, more: list[_Part], part: _Part | None) -> dict[str, Any]:
-        parts = [one for one in (part, *more) if one is not None]
-        main = parts[0]
+    def _described(self, dimension: int, table: str, *, leading: bool) -> dict[str, Any]:
+        """What the result says of one table; with it go rows without geometry from before any that had one."""
+        main = self._parts[dimension]
+        nulls = self._parts.get(NO_DIMENSION) if leading and dimension != NO_DIMENSION else None
+        parts = [main] if nulls is None else [nulls, main]
         facts = None if self._preparer is None or dimension == NO_DIMENSION else self._preparer.facts(dimension)
         geometry = None
         if facts is not None:
@@ -356,7 +360,8 @@ class _PreparedLayer:
         elif self._preparer is not None:
             geometry = GeometryColumn(name=self._request.geometry_column, srid=self._srid)
         definition = TableDefinition(schema=self._request.schema, table=table, columns=self.columns, geometry=geometry)
-        report = {**({} if self._preparer is None else self._preparer.report()), **self._report}
+        report = {} if self._preparer is None else self._preparer.report(dimension)
+        report |= _summed([one.report for one in parts])
         picture = None if geometry is None else main.sketch.draw(_subfolder(self._request.folder, table))
         return {
             "definition": definition.as_dict(),
@@ -374,6 +379,15 @@ class _PreparedLayer:
             "picture": picture,
             "notes": list(self._layer.notes),
         }
+
+
+def _summed(reports: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Counts by column, all together."""
+    summed: dict[str, Counter[str]] = {}
+    for report in reports:
+        for what, counts in report.items():
+            summed.setdefault(what, Counter()).update(counts)
+    return {what: dict(counts) for what, counts in summed.items()}
 
 
 def _plain(box: tuple[float, ...] | None) -> list[float] | None:

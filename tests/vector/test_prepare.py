@@ -17,7 +17,7 @@ import pytest
 import shapely
 
 from geo_assets.errors import DiskFullError
-from geo_assets.vector import prepare
+from geo_assets.vector import layers, prepare
 from geo_assets.vector.prepare import prepare_vector_file
 from geo_assets.vector.table import TableDefinition
 from tests.vector.files import BUDGET, write
@@ -134,6 +134,55 @@ def test_rows_keep_their_number_in_whichever_table_they_are(tmp_path: Path) -> N
     assert found == [[1, 4, 5, 8, 9, 12], [2, 6, 10], [3, 7, 11]]
     assert [table["rows"] for table in made.tables] == [6, 3, 3]
     assert all(table["source_rows"] == 12 for table in made.tables)
+
+
+def features(path: Path, *geometries: dict[str, Any] | None, value: str = "x") -> Path:
+    """Features with one text attribute."""
+    text = [json.dumps({"type": "Feature", "properties": {"n": value}, "geometry": one}) for one in geometries]
+    path.write_text('{"type": "FeatureCollection", "features": [' + ", ".join(text) + "]}")
+    return path
+
+
+PLACE = {"type": "Point", "coordinates": [7, 47]}
+WAY = {"type": "LineString", "coordinates": [[7, 47], [8, 48]]}
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 1 << 20])
+@pytest.mark.parametrize("geometries", [[None, None, PLACE, None, PLACE, None], [PLACE, None, None, PLACE]])
+def test_rows_kept_without_geometry_stay_where_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, geometries: list[dict[str, Any] | None], batch_bytes: int
+) -> None:
+    monkeypatch.setattr(layers, "BATCH_BYTES", batch_bytes)
+    made = prepared(features(tmp_path / "a.geojson", *geometries), null_geometries="keep")
+    rows = made.rows()
+    assert rows["id"].to_pylist() == list(range(1, len(geometries) + 1))
+    assert [one is not None for one in rows["geom"].to_pylist()] == [one is not None for one in geometries]
+    (table,) = made.tables
+    assert table["report"]["null"]["count"] == geometries.count(None)
+    assert table["geometry_types"] == {"Point": geometries.count(PLACE)}
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 1 << 20])
+def test_the_report_of_a_table_is_of_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
+) -> None:
+    monkeypatch.setattr(layers, "BATCH_BYTES", batch_bytes)
+    flat = {"type": "LineString", "coordinates": [[7, 47], [7, 47]]}
+    beyond = {"type": "Point", "coordinates": [190, 5]}
+    path = features(tmp_path / "a.geojson", None, WAY, flat, PLACE, WAY, None, beyond, value="\0")
+    made = prepared(path, mixed_dimensions="split", null_geometries="keep")
+    points, lines = made.tables
+    assert [points["rows"], lines["rows"]] == [points["report"]["rows_out"], lines["report"]["rows_out"]]
+    assert points["rows"] + lines["rows"] == 6
+    assert points["report"]["rows_in"] + lines["report"]["rows_in"] == 7
+    assert points["report"]["null"]["count"] + lines["report"]["null"]["count"] == 2
+    assert lines["report"]["collapsed"] == {"count": 1, "examples": [3]}
+    assert points["report"]["wrapped_longitudes"] == {"count": 1, "examples": [7]}
+    assert lines["report"]["wrapped_longitudes"]["count"] == points["report"]["collapsed"]["count"] == 0
+    for at, table in enumerate(made.tables):
+        assert table["report"]["nul_removed"] == {"n": table["rows"]}
+        ids = [row or 0 for row in made.rows(at)["id"].to_pylist()]
+        assert ids == sorted(ids)
 
 
 def test_what_is_refused_says_in_which_layer(tmp_path: Path) -> None:
