@@ -124,7 +124,7 @@ def test_the_contract_is_complete_and_binds() -> None:
     assert (binding.asset, binding.partition_set) == ("vector_table", "vector_tables")
     assert binding.asset_deps == ("container_contents",)
     assert [stage.name for stage in binding.stages] == ["prepare_chunks", "upload_chunks", "publish", "catalog"]
-    assert IngestVector.parameters_for_partition("geo.places") is None
+    assert IngestVector.parameters_for_partition("geo.places") == {"schema": "geo", "table_name": "places"}
 
 
 def test_the_job_id_hashes_what_the_original_hashed() -> None:

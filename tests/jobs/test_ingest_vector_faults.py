@@ -133,6 +133,8 @@ KILLS = {
     "before the item": ("items", "write", 1, False),
     "after the item": ("items", "write", 1, True),
 }
+OF_NEW_TABLES = {"before the picture", "after the picture"}
+"""Rows that are added leave the table's picture as it is."""
 NOBODY_KNOWS = {"after the staging", "before a chunk is put", "after a chunk is put", "before the manifest"}
 """Killed there, the staging in the table store is known to nobody, and goes when it is a day old."""
 WITH_POSTGIS = {"after the staging", "after the manifest", "after a chunk is loaded", "before publishing",
@@ -142,7 +144,7 @@ WITH_POSTGIS = {"after the staging", "after the manifest", "after a chunk is loa
 @pytest.mark.parametrize(
     ("tables_url", "mode", "point"),
     [
-        *(("geoparquet", "append", point) for point in KILLS),
+        *(("geoparquet", "append", point) for point in KILLS if point not in OF_NEW_TABLES),
         *(("geoparquet", "create", point) for point in list(KILLS)[list(KILLS).index("before publishing") :]),
         *(pytest.param("postgis", "append", point, marks=pytest.mark.services) for point in sorted(WITH_POSTGIS)),
     ],
