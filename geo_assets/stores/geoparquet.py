@@ -15,7 +15,6 @@ process killed between two swaps leaves the tables that come later as they were;
 to: it cannot be swapped in one step, and is not ours.  ``drop`` removes it, if it is told to.
 """
 
-import itertools
 import json
 import os
 import re
@@ -49,7 +48,15 @@ from geo_assets.stores.geoparquet_folders import (
     sync_folder,
 )
 from geo_assets.stores.geoparquet_jobs import JobIndex
-from geo_assets.stores.geoparquet_parts import PartFacts, cluster_part, part_box, part_facts, read_part, write_part
+from geo_assets.stores.geoparquet_parts import (
+    PartFacts,
+    cluster_part,
+    part_box,
+    part_facts,
+    read_parts,
+    repeated_id,
+    write_part,
+)
 from geo_assets.stores.tables import LoadMode, PublishedTable, StagedTable, TableFacts, TableRecord
 from geo_assets.vector.table import Column, GeometryColumn, TableDefinition, TableLoad
 
@@ -410,6 +417,9 @@ class GeoParquetTables:
                 parts[int(named[1]) - staging.first_part] = path
         facts = {chunk: part_facts(parts[chunk]) for chunk in sorted(parts)}
         _check_complete(staged.definition.name, facts, load, chunks)
+        # an earlier try looked before it clustered
+        if not any(one.clustered for one in facts.values()):
+            _check_ids(staged.definition.name, {parts[chunk]: one for chunk, one in facts.items()})
         if cluster and staging.layout.geometry is not None:
             _cluster(list(parts.values()), staging)
         return _Ready(staging=staging, parts=facts)
@@ -551,10 +561,11 @@ def _check_complete(name: str, parts: Mapping[int, PartFacts], load: TableLoad, 
     rows = sum(part.rows for part in parts.values())
     if rows != load.rows:
         raise TableDataError(f"{name} has {rows} rows loaded, but its source has {load.rows}; nothing was published")
-    ranges = sorted((p.first_id, p.last_id) for p in parts.values() if p.first_id is not None and p.last_id is not None)
-    for (_, last), (first, _) in itertools.pairwise(ranges):
-        if first <= last:
-            raise TableDataError(f"two chunks of {name} hold rows of the ids from {first} on; nothing was published")
+
+
+def _check_ids(name: str, parts: Mapping[Path, PartFacts]) -> None:
+    if (again := repeated_id(parts)) is not None:
+        raise TableDataError(f"two chunks of {name} hold a row of the id {again}; nothing was published")
 
 
 def _cluster(paths: Sequence[Path], staging: _Staging) -> None:
@@ -583,9 +594,7 @@ def _rows(found: Found) -> Generator[pa.RecordBatch]:
 
         yield from read_files(found.files)
         return
-    first_ids = {path: part_facts(path).first_id for path in found.files}
-    for path in sorted(first_ids, key=lambda path: first_ids[path] or 0):
-        yield from read_part(path, found.record.definition, by_id=True)
+    yield from read_parts(found.files, found.record.definition)
 
 
 def _is_touched(found: Found) -> bool:

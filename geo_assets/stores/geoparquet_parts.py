@@ -11,9 +11,10 @@ skip row groups.  ISO WKB with M has no place in GeoParquet 1.1: such parts name
 
 import base64
 import functools
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -27,7 +28,18 @@ import pyarrow.parquet as pq
 from geo_assets.errors import TableDataError
 from geo_assets.vector.table import ID_COLUMN, Column, ColumnType, GeometryColumn, TableDefinition
 
-__all__ = ["Box", "PartFacts", "cluster_part", "covering_columns", "part_box", "part_facts", "read_part", "write_part"]
+__all__ = [
+    "Box",
+    "PartFacts",
+    "cluster_part",
+    "covering_columns",
+    "part_box",
+    "part_facts",
+    "read_part",
+    "read_parts",
+    "repeated_id",
+    "write_part",
+]
 
 _GROUP_ROWS: Final = 65_536
 _GROUP_BYTES: Final = 16 * 1024 * 1024
@@ -139,6 +151,72 @@ def read_part(path: Path, layout: TableDefinition, *, by_id: bool = False) -> It
             read = pa.Table.from_batches(list(read)).sort_by(ID_COLUMN).to_batches(_READ_ROWS)
         for batch in read:
             yield pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
+
+
+def read_parts(paths: Iterable[Path], layout: TableDefinition) -> Iterator[pa.RecordBatch]:
+    """Stream the rows of parts of ours ordered by id, also where the ids of one lie between those of another."""
+    parts = {path: part_facts(path) for path in paths}
+    yield from _merged(parts, lambda path: read_part(path, layout, by_id=True))
+
+
+def repeated_id(parts: Mapping[Path, PartFacts]) -> int | None:
+    """An id that is in two parts; ``None``: there is none.
+
+    Nothing is read where no two ranges overlap.
+
+    Args:
+        parts: none of them clustered.
+    """
+    ranges = sorted((p.first_id, p.last_id) for p in parts.values() if p.first_id is not None and p.last_id is not None)
+    if all(last < first for (_, last), (first, _) in itertools.pairwise(ranges)):
+        return None
+    for batch in _merged(parts, _ids_of):
+        ids = batch.column(0).to_numpy()
+        again = ids[1:][ids[1:] == ids[:-1]]
+        if again.size:
+            return int(again[0])
+    return None
+
+
+def _ids_of(path: Path) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        yield from file.iter_batches(_GROUP_ROWS, columns=[ID_COLUMN])
+
+
+def _merged(
+    parts: Mapping[Path, PartFacts], read: Callable[[Path], Iterator[pa.RecordBatch]]
+) -> Iterator[pa.RecordBatch]:
+    """Rows of parts, each ordered by id, in the order of their ids.
+
+    Equal ids come in one batch.  A part is opened when its first row is due, and in memory is a batch of each.
+    """
+    waiting = sorted(((one.first_id, path) for path, one in parts.items() if one.first_id is not None), reverse=True)
+    heads: list[tuple[pa.RecordBatch, Iterator[pa.RecordBatch]]] = []
+    while waiting or heads:
+        due = min((_last_id(batch) for batch, _ in heads), default=waiting[-1][0] if waiting else 0)
+        if waiting and waiting[-1][0] <= due:
+            heads += _head(read(waiting.pop()[1]))
+            continue
+        taken: list[pa.RecordBatch] = []
+        left: list[tuple[pa.RecordBatch, Iterator[pa.RecordBatch]]] = []
+        for batch, rest in heads:
+            count = int(np.searchsorted(batch.column(0).to_numpy(), due, side="right"))
+            taken += [batch.slice(0, count)] if count else []
+            left += [(batch.slice(count), rest)] if count < batch.num_rows else _head(rest)
+        heads = left
+        if len(taken) == 1:
+            yield taken[0]
+        else:
+            yield from pa.Table.from_batches(taken).sort_by(ID_COLUMN).combine_chunks().to_batches()
+
+
+def _head(rest: Iterator[pa.RecordBatch]) -> list[tuple[pa.RecordBatch, Iterator[pa.RecordBatch]]]:
+    """The next batch that has rows, and what comes after it; nothing at the end."""
+    return [(batch, rest) for batch in itertools.islice((one for one in rest if one.num_rows), 1)]
+
+
+def _last_id(batch: pa.RecordBatch) -> int:
+    return int(batch.column(0)[-1].as_py())
 
 
 def covering_columns(geo: dict[str, Any]) -> set[str]:

@@ -543,6 +543,42 @@ def test_rows_are_read_up_to_a_limit(store: TableStore) -> None:
         assert read == list(range(1, min(limit, 60) + 1))
 
 
+@pytest.mark.parametrize("cluster", [False, True])
+def test_ids_of_chunks_may_lie_between_each_other(store: TableStore, cluster: bool) -> None:  # noqa: FBT001
+    every = range(1, 200_001)
+    # rows without a geometry come in a chunk of their own
+    of_chunks = [[n for n in every if n % 7 and n <= 100_000], [n for n in every if not n % 7]]
+    of_chunks.append([n for n in every if n % 7 and n > 100_000])
+    table = definition("between", ())
+    chunks = []
+    for of_chunk in of_chunks:
+        batch = rows_of(table, {}, [None] * len(of_chunk))
+        chunks.append(batch.set_column(0, "id", pa.array(of_chunk, pa.int64())))
+    staged = stage(store, table, chunks)
+    [published] = store.publish([staged], [table_load(200_000)], chunks=[3], cluster=cluster)
+    assert published.rows == 200_000
+    assert ids(contents(store, table)) == list(every)
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+@pytest.mark.parametrize("again", [1, 70_001, 140_000])
+def test_an_id_that_is_there_twice_is_refused(store: TableStore, again: int, cluster: bool) -> None:  # noqa: FBT001
+    table = definition("twice", ())
+    of_chunks: list[list[int]] = [list(range(1, 140_000, 2)), sorted({*range(2, 140_001, 2), again} - {140_000})]
+    of_chunks.append([140_000])
+    chunks = []
+    for of_chunk in of_chunks:
+        batch = rows_of(table, {}, [None] * len(of_chunk))
+        chunks.append(batch.set_column(0, "id", pa.array(of_chunk, pa.int64())))
+    if again == 140_000:
+        chunks[0] = chunks[2]
+    rows = sum(chunk.num_rows for chunk in chunks)
+    staged = stage(store, table, chunks)
+    with pytest.raises(TableDataError, match=str(again)):
+        store.publish([staged], [table_load(rows)], chunks=[3], cluster=cluster)
+    assert store.list_tables("geo") == []
+
+
 # --- publishing -------------------------------------------------------------------------------------------------
 
 
