@@ -26,6 +26,7 @@ import pyproj
 import shapely
 from numpy.typing import NDArray
 from pyproj.exceptions import CRSError
+from shapely.errors import GEOSException
 
 from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 from geo_assets.vector.layers import GEOMETRY, Layer, SchemaWidenedError, SourceField, bounded
@@ -386,7 +387,7 @@ class _Shapes:
         if len(srids):
             self._srid = int(srids[0])
             self._crs, self._note = _crs_of(self._srid)
-        elif _within_degrees(*shapely.get_coordinates(shapes).T):
+        elif _within_degrees(*self._coordinates(shapes).T):
             self._crs = pyproj.CRS.from_epsg(4326)
             self._note = ("Nothing says the CRS of the geometries; their first coordinates are degrees: EPSG:4326",)
 
@@ -417,6 +418,19 @@ class _Shapes:
             self._bad.add(missing & ~empty, row)
         return pa.array(shapely.to_wkb(shapes, flavor="iso", byte_order=1), pa.binary())
 
+    def _coordinates(self, shapes: NDArray[Any]) -> Any:
+        try:
+            return shapely.get_coordinates(shapes)
+        except GEOSException as error:  # curves in collections, which GEOS reads and then can do nothing with
+            raise self._curves() from error
+
+    def _curves(self) -> VectorRefusedError:
+        return VectorRefusedError(
+            f"column {self._column + 1} has curved geometry, which tables do not take: convert the file first, for"
+            " instance with ogr2ogr -nlt CONVERT_TO_LINEAR",
+            code="CURVES",
+        )
+
     def _shapes(self, values: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """The geometries, ``None`` where the text is none, and all SRIDs they name."""
         hexadecimal = pc.fill_null(pc.match_substring_regex(values, _HEX), False)  # noqa: FBT003
@@ -426,9 +440,12 @@ class _Shapes:
         shapes: NDArray[Any] = np.full(len(values), None, dtype=object)
         of_hex = np.asarray(hexadecimal.to_numpy(zero_copy_only=False), dtype=bool)
         words = values.to_numpy(zero_copy_only=False)
-        shapes[~of_hex] = shapely.from_wkt(words[~of_hex], on_invalid="ignore")
-        if of_hex.any():
+        try:
+            shapes[~of_hex] = shapely.from_wkt(words[~of_hex], on_invalid="ignore")
             shapes[of_hex] = shapely.from_wkb(words[of_hex], on_invalid="ignore")
+        except NotImplementedError as error:
+            raise self._curves() from error
+        if of_hex.any():
             found = np.unique(shapely.get_srid(shapes[of_hex]))
             srids.append(pa.array(found[found > 0], pa.int64()))
         return shapes, np.concatenate([one.to_numpy(zero_copy_only=False) for one in srids]).astype(np.int64)
