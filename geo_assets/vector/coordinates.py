@@ -19,7 +19,7 @@ from pyproj.transformer import TransformerGroup
 
 from geo_assets.errors import VectorRefusedError
 
-__all__ = ["Reprojection", "crs_label", "explain_impossible", "impossible", "in_degrees", "layer_doubt"]
+__all__ = ["Reprojection", "StrayDegrees", "crs_label", "explain_impossible", "impossible", "in_degrees", "layer_doubt"]
 
 _FAR_DEGREES: Final = 10.0
 """How far outside its area of use a CRS may be used before anybody is told."""
@@ -43,10 +43,12 @@ class Reprojection:
         target: wanted.
 
     Raises:
-        VectorRefusedError: ``CRS_UNUSABLE``: there is no way between them.
+        VectorRefusedError: ``CRS_UNUSABLE``: there is no way between them; ``CRS_GEOCENTRIC``: one of them has three
+            axes from the Earth's centre, and no horizontal part.
     """
 
     def __init__(self, source: pyproj.CRS, target: pyproj.CRS) -> None:
+        _refuse_geocentric(source, target)
         self.source, self.target = _horizontal(source), _horizontal(target)
         notes: list[str] = []
         if len(source.axis_info) > 2:  # noqa: PLR2004
@@ -76,6 +78,16 @@ def crs_label(crs: pyproj.CRS) -> str:
     """``AUTHORITY:code`` where the CRS has one, else its name."""
     authority = crs.to_authority()
     return ":".join(authority) if authority else crs.name
+
+
+def _refuse_geocentric(*systems: pyproj.CRS) -> None:
+    for crs in systems:
+        if crs.is_geocentric:
+            raise VectorRefusedError(
+                f"{crs_label(crs)} is geocentric: x, y and z from the centre of the Earth, which tables do not take;"
+                " convert the layer first, for instance with ogr2ogr -t_srs EPSG:4979",
+                code="CRS_GEOCENTRIC",
+            )
 
 
 def _horizontal(crs: pyproj.CRS) -> pyproj.CRS:
@@ -144,6 +156,11 @@ def explain_impossible(xy: Floats, reprojection: Reprojection) -> str:
     if not len(finite):
         return "are not finite (NaN or infinity): correct these rows, or have them dropped"
     x, y = np.abs(finite[:, 0]), np.abs(finite[:, 1])
+    if not source.is_geographic and (x <= 180).all() and (y <= 90).all():  # noqa: PLR2004
+        return (
+            f"look like degrees among others in {crs_label(source)}, whose unit is the"
+            f" {source.axis_info[0].unit_name}: correct these rows, or have them dropped"
+        )
     if not source.is_geographic:
         target = crs_label(reprojection.target)
         return f"do not transform to {target}: is {crs_label(source)} the CRS they are in?"
@@ -176,6 +193,36 @@ def layer_doubt(xy: Floats, crs: pyproj.CRS) -> str | None:
             f" {pair} look swapped; exchange them"
         )
     return None
+
+
+class StrayDegrees:
+    """Finds, in the batches of a layer in a plane, coordinates that are degrees among others that are not.
+
+    Args:
+        crs: of the layer, horizontal.
+    """
+
+    def __init__(self, crs: pyproj.CRS) -> None:
+        self._crs = crs
+        self._looked_for = not crs.is_geographic and crs.to_authority() is not None and _area(crs) is not None
+        self._others_inside = False
+
+    def __call__(self, xy: Floats) -> Mask | None:
+        """Which coordinates (n, 2) of a batch are; ``None``: none."""
+        if not self._looked_for:
+            return None
+        small = (np.abs(xy[:, 0]) <= 180) & (np.abs(xy[:, 1]) <= 90)  # noqa: PLR2004
+        if not self._others_inside:
+            others = xy[~small & np.isfinite(xy).all(axis=1)]
+            sample = others[:: max(1, len(others) // _SAMPLE)]
+            self._others_inside = len(sample) > 0 and _inside_share(sample, self._crs, _FAR_DEGREES) > _MOST
+        if not self._others_inside or not small.any():
+            return None
+        inside = _inside(xy[small], self._crs, _FAR_DEGREES)
+        if inside is None or inside.all():
+            return None
+        small[small] = ~inside
+        return small
 
 
 def _degrees(xy: Floats, crs: pyproj.CRS) -> str | None:
@@ -214,8 +261,15 @@ def _area(crs: pyproj.CRS) -> tuple[float, float, float, float] | None:
 
 def _inside_share(xy: Floats, crs: pyproj.CRS, margin: float) -> float:
     """Share of the coordinates within ``margin`` degrees of the area where a CRS is used; NaN: it is not known."""
+    inside = _inside(xy, crs, margin)
+    return float("nan") if inside is None else float(inside.mean())
+
+
+def _inside(xy: Floats, crs: pyproj.CRS, margin: float) -> Mask | None:
+    """Which coordinates are within ``margin`` degrees of the area where a CRS is used; ``None``: it is not known."""
     area, place = _area(crs), _lonlat(xy, crs)
     if area is None or place is None:
-        return float("nan")
+        return None
     inside = (place >= np.subtract(area[:2], margin)) & (place <= np.add(area[2:], margin))
-    return float(inside.all(axis=1).mean())
+    found: Mask = inside.all(axis=1)
+    return found

@@ -321,6 +321,9 @@ class _Geometry(Protocol):
     def crs(self) -> pyproj.CRS | None: ...
 
     @property
+    def crs_is_assumed(self) -> bool: ...
+
+    @property
     def notes(self) -> tuple[str, ...]: ...
 
     def read(self, block: pa.RecordBatch, row: int) -> pa.BinaryArray:
@@ -343,6 +346,11 @@ class _Points:
     def crs(self) -> pyproj.CRS | None:
         """WGS 84, unless columns named x and y hold something else than degrees."""
         return pyproj.CRS.from_epsg(4326) if self._degrees else None
+
+    @property
+    def crs_is_assumed(self) -> bool:
+        """Always: names of columns tell what is meant, not in which CRS."""
+        return True
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -395,6 +403,11 @@ class _Shapes:
     def crs(self) -> pyproj.CRS | None:
         """What the text says; else WGS 84 if the first coordinates are degrees."""
         return self._crs
+
+    @property
+    def crs_is_assumed(self) -> bool:
+        """Unless the text has SRIDs."""
+        return not self._srid
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -568,6 +581,11 @@ class _CsvLayer:
     def crs(self) -> pyproj.CRS | None:
         """What the geometry's columns tell."""
         return self.geometry.crs
+
+    @property
+    def crs_is_assumed(self) -> bool:
+        """Whether these only suggest it."""
+        return self.geometry.crs_is_assumed
 
     @property
     def feature_count(self) -> int | None:

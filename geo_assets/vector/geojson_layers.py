@@ -586,6 +586,11 @@ class _GeoJsonLayer:
         return True
 
     @property
+    def crs_is_assumed(self) -> bool:
+        """Unless a member ``crs`` says it."""
+        return "crs" not in self.text.members
+
+    @property
     def feature_count(self) -> int | None:
         """GeoJSON does not say."""
         return None

@@ -22,7 +22,14 @@ from shapely.errors import GEOSException
 
 from geo_assets.errors import ParameterError, VectorRefusedError
 from geo_assets.vector import dateline, wkb
-from geo_assets.vector.coordinates import Reprojection, explain_impossible, impossible, in_degrees, layer_doubt
+from geo_assets.vector.coordinates import (
+    Reprojection,
+    StrayDegrees,
+    explain_impossible,
+    impossible,
+    in_degrees,
+    layer_doubt,
+)
 from geo_assets.vector.table import Dimensions
 
 __all__ = [
@@ -243,6 +250,7 @@ class GeometryPreparer:
         self._last_dimension = NO_DIMENSION
         self._first_row = 1
         self._looked_at_layer = False
+        self._stray_degrees = StrayDegrees(self._reprojection.source)
 
     def prepare(self, column: pa.BinaryArray, *, first_row: int) -> PreparedGeometries:
         """Prepare a batch.
@@ -411,8 +419,13 @@ class GeometryPreparer:
             )
         self._drop("impossible", rows, dimension)
 
+    def _bad(self, xy: _Floats) -> _Mask | None:
+        """Which coordinates cannot be any; ``None``: all can."""
+        bad, stray = impossible(xy, self._reprojection.source), self._stray_degrees(xy)
+        return stray if bad is None else bad if stray is None else bad | stray
+
     def _look_at_layer(self, xy: _Floats, source: _Rows) -> None:
-        """Doubt the layer by the first rows that have coordinates; later ones tell no more."""
+        """Doubt the layer by the first rows that have coordinates; of later ones each is doubted by itself."""
         if self._looked_at_layer or not len(xy):
             return
         self._looked_at_layer = True
@@ -429,7 +442,7 @@ class GeometryPreparer:
             empty = np.isnan(xy).all(axis=1)
             kept_empty = self._without_geometry("empty", source[empty])
             xy, source = xy[~empty], source[~empty]
-        bad = impossible(xy, self._reprojection.source)
+        bad = self._bad(xy)
         if bad is not None:
             self._impossible(source[bad], POINT, xy[bad], source[bad])
             xy, source = xy[~bad], source[~bad]
@@ -536,7 +549,7 @@ class GeometryPreparer:
 
     def _possible(self, live: _Live) -> _Live:
         xy = shapely.get_coordinates(live.geometries)
-        bad = impossible(xy, self._reprojection.source)
+        bad = self._bad(xy)
         if bad is None:
             self._look_at_layer(xy, live.source)
             return live

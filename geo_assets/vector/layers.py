@@ -69,6 +69,11 @@ class Layer(Protocol):
         ...
 
     @property
+    def crs_is_assumed(self) -> bool:
+        """Whether ``crs`` is only what files of the kind usually have, so that somebody who knows better is right."""
+        ...
+
+    @property
     def feature_count(self) -> int | None:
         """How many rows the file says it has; ``None`` where only reading tells. May be a lie."""
         ...

@@ -385,6 +385,11 @@ class _OgrLayer:
         return tuple(one.field for one in self.attributes)
 
     @property
+    def crs_is_assumed(self) -> bool:
+        """Never: the file or its format says it."""
+        return False
+
+    @property
     def feature_count(self) -> int | None:
         return self.declared
 

@@ -263,6 +263,11 @@ class _ParquetLayer:
         return self.geometry.crs
 
     @property
+    def crs_is_assumed(self) -> bool:
+        """Never: the file or its format says it."""
+        return False
+
+    @property
     def feature_count(self) -> int | None:
         return int(self.file.metadata.num_rows)
 

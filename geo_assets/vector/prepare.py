@@ -428,6 +428,8 @@ def _source_crs(request: _Request, layer: Layer) -> pyproj.CRS:
             " you know",
             code="NO_CRS",
         )
+    if given is not None and layer.crs_is_assumed:
+        return given
     if said is not None and given is not None and not said.equals(given, ignore_axis_order=True):
         raise VectorRefusedError(
             f"layer '{layer.name}' says it is in {_crs_name(said)}, and input_crs is {_crs_name(given)}; leave"

@@ -457,6 +457,45 @@ def test_fault_25_degrees_in_metres(crs: int) -> None:
         assert f"look like degrees, but the unit of EPSG:{crs} is the metre" in str(error)
 
 
+@pytest.mark.parametrize("kind", ["POINT (11 48)", "LINESTRING (11 48, 12 49)", "LINESTRING (11 48, 500000 5300000)"])
+@pytest.mark.parametrize("in_batch", [0, 2])
+def test_fault_25_degrees_among_metres_in_any_batch(kind: str, in_batch: int) -> None:
+    batches = [["POINT (500000 5300000)", "POINT (510000 5310000)"] for _ in range(3)]
+    batches[in_batch] = [*batches[in_batch], kind] if in_batch == 0 else [kind]
+    for option in ("refuse", "drop"):
+        preparer = GeometryPreparer(
+            GeometryOptions.from_dict({"impossible_coordinates": option}),
+            source_crs=pyproj.CRS.from_epsg(25832),
+            target_crs=pyproj.CRS.from_epsg(4326),
+        )
+        columns = [wkb.from_shapely(of_wkt(*batch)) for batch in batches]
+        numbers = [1 + sum(len(one) for one in columns[:at]) for at in range(3)]
+        wrong = numbers[in_batch] + len(columns[in_batch]) - 1
+        if option == "refuse":
+            with pytest.raises(VectorRefusedError, match=f"row {wrong} has coordinates that look like deg") as error:
+                for column, number in zip(columns, numbers, strict=True):
+                    preparer.prepare(column, first_row=number)
+            assert error.value.code == "COORDINATES_CONTRADICT_CRS"
+        else:
+            for column, number in zip(columns, numbers, strict=True):
+                preparer.prepare(column, first_row=number)
+            assert preparer.report()["impossible"] == {"count": 1, "examples": [wrong]}
+
+
+def test_fault_25_metres_near_an_origin_that_is_used_are_no_degrees() -> None:
+    # Web Mercator has its origin in the gulf of Guinea, the British grid off Cornwall
+    assert "impossible" not in Prepared(["POINT (11 48)", "POINT (500000 5300000)"], source=3857).changes
+    assert "impossible" not in Prepared(["POINT (100 80)", "POINT (400000 300000)"], source=27700).changes
+
+
+@pytest.mark.parametrize("crs", [4978, 7789])
+def test_fault_25_a_geocentric_crs_is_refused(crs: int) -> None:
+    for source, target in ((crs, 4326), (4326, crs)):
+        error = refused(["POINT Z (4177000 855000 4728000)"], source=source, target=target)
+        assert error.code == "CRS_GEOCENTRIC"
+        assert f"EPSG:{crs} is geocentric" in str(error)
+
+
 @pytest.mark.parametrize("crs", [3031, "+proj=laea +lat_0=48 +lon_0=11 +type=crs"])
 def test_fault_25_metres_near_an_origin_where_there_is_data_are_none_of_degrees(crs: Any) -> None:
     assert Prepared(["POINT (11 48)"], source=crs).changes == {"reprojected": (1, [1])}

@@ -45,7 +45,9 @@ class Prepared:
         return pa.concat_tables(chunks)
 
 
-def prepared(path: Path, *, chunk_rows: int | None = None, **geometry: Any) -> Prepared:
+def prepared(
+    path: Path, *, chunk_rows: int | None = None, read: dict[str, Any] | None = None, **geometry: Any
+) -> Prepared:
     """Prepare a file into a folder beside it."""
     folder = path.parent / "prepared"
     folder.mkdir()
@@ -54,7 +56,7 @@ def prepared(path: Path, *, chunk_rows: int | None = None, **geometry: Any) -> P
             "path": str(path),
             "name": f"uploads/{path.stem}-of-someone{path.suffix}",
             "folder": str(folder),
-            "read": {},
+            "read": read or {},
             "geometry": geometry,
             "budget": BUDGET.as_dict(),
             "schema": "geo",
@@ -251,3 +253,17 @@ def test_what_is_said_of_a_table_is_true(tmp_path: Path) -> None:
     assert [row["id"] for row in table["sample"]] == list(range(1, 11))
     picture = Path(table["picture"]["path"])
     assert picture.stat().st_size == table["picture"]["size"]
+
+
+@pytest.mark.parametrize("name", ["lv95.csv", "lv95.geojson"])
+def test_input_crs_wins_over_what_files_of_the_kind_usually_have(tmp_path: Path, name: str) -> None:
+    text = {
+        "lv95.csv": "name,N,E\nBern,1199700,2600070\n",
+        "lv95.geojson": '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {"name": "Bern"},'
+        ' "geometry": {"type": "Point", "coordinates": [2600070, 1199700]}}]}',
+    }[name]
+    (tmp_path / name).write_text(text)
+    columns = {"lat_name": "N", "lon_name": "E"} if name.endswith("csv") else {}
+    (table,) = prepared(tmp_path / name, read={"input_crs": "EPSG:2056", **columns}).tables
+    assert table["source_crs"] == "EPSG:2056"
+    assert table["bbox"] == pytest.approx([7.44, 46.95, 7.44, 46.95], abs=0.01)
