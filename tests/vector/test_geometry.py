@@ -462,24 +462,24 @@ def test_fault_25_degrees_in_metres(crs: int) -> None:
 def test_fault_25_degrees_among_metres_in_any_batch(kind: str, in_batch: int) -> None:
     batches = [["POINT (500000 5300000)", "POINT (510000 5310000)"] for _ in range(3)]
     batches[in_batch] = [*batches[in_batch], kind] if in_batch == 0 else [kind]
-    for option in ("refuse", "drop"):
+    columns = [wkb.from_shapely(of_wkt(*batch)) for batch in batches]
+    numbers = [1 + sum(len(one) for one in columns[:at]) for at in range(3)]
+    wrong = numbers[in_batch] + len(columns[in_batch]) - 1
+
+    def prepare(option: str) -> GeometryPreparer:
         preparer = GeometryPreparer(
             GeometryOptions.from_dict({"impossible_coordinates": option}),
             source_crs=pyproj.CRS.from_epsg(25832),
             target_crs=pyproj.CRS.from_epsg(4326),
         )
-        columns = [wkb.from_shapely(of_wkt(*batch)) for batch in batches]
-        numbers = [1 + sum(len(one) for one in columns[:at]) for at in range(3)]
-        wrong = numbers[in_batch] + len(columns[in_batch]) - 1
-        if option == "refuse":
-            with pytest.raises(VectorRefusedError, match=f"row {wrong} has coordinates that look like deg") as error:
-                for column, number in zip(columns, numbers, strict=True):
-                    preparer.prepare(column, first_row=number)
-            assert error.value.code == "COORDINATES_CONTRADICT_CRS"
-        else:
-            for column, number in zip(columns, numbers, strict=True):
-                preparer.prepare(column, first_row=number)
-            assert preparer.report()["impossible"] == {"count": 1, "examples": [wrong]}
+        for column, number in zip(columns, numbers, strict=True):
+            preparer.prepare(column, first_row=number)
+        return preparer
+
+    with pytest.raises(VectorRefusedError, match=f"row {wrong} has coordinates that look like degrees") as error:
+        prepare("refuse")
+    assert error.value.code == "COORDINATES_CONTRADICT_CRS"
+    assert prepare("drop").report()["impossible"] == {"count": 1, "examples": [wrong]}
 
 
 def test_fault_25_metres_near_an_origin_that_is_used_are_no_degrees() -> None:
