@@ -58,7 +58,8 @@ from geo_assets.stores.geoparquet_parts import (
     write_part,
 )
 from geo_assets.stores.tables import LoadMode, PublishedTable, StagedTable, TableFacts, TableRecord
-from geo_assets.vector.table import Column, GeometryColumn, TableDefinition, TableLoad
+from geo_assets.vector.fitting import fit_column, fit_geometry
+from geo_assets.vector.table import Column, ColumnType, GeometryColumn, TableDefinition, TableLoad
 
 __all__ = ["GeoParquetTables"]
 
@@ -163,7 +164,7 @@ class GeoParquetTables:
             staging = _Staging(folder=folder, layout=definition, id_offset=0, first_part=0)
             if mode == "append" and found is not None and found.record is not None:
                 before = found.record
-                _check_fits(before.definition, definition)
+                definition = _fitted(before.definition, definition)
                 staging = replace(staging, layout=before.definition, id_offset=before.last_id, first_part=before.parts)
             folder.parent.mkdir(parents=True, exist_ok=True)
             made = folder.with_name(f".making-{token}")
@@ -624,22 +625,27 @@ def _table_record(found: Found | None) -> TableRecord | None:
 # --- schemas ----------------------------------------------------------------------------------------------------
 
 
-def _check_fits(table: TableDefinition, rows: TableDefinition) -> None:
-    """Raise a TableSchemaError that names every difference."""
-    found = [*_column_differences(table, rows), *_geometry_differences(table.geometry, rows.geometry)]
-    if found:
-        raise TableSchemaError(f"rows cannot be added to {table.name}: {'; '.join(found)}")
+def _fitted(table: TableDefinition, rows: TableDefinition) -> TableDefinition:
+    """Definition of the rows with the types of the table.
 
-
-def _column_differences(table: TableDefinition, rows: TableDefinition) -> list[str]:
+    Raises:
+        TableSchemaError: names every difference.
+    """
     there = {column.name: column for column in table.columns}
-    given = {column.name: column for column in rows.columns}
+    given = [column.name for column in rows.columns]
+    columns = {column.name: fit_column(column, there[column.name]) for column in rows.columns if column.name in there}
     found = [f"the table's column {name!r} is not in the rows" for name in there if name not in given]
     found += [f"the rows' column {name!r} is not in the table" for name in given if name not in there]
-    for name in (name for name in there if name in given):
-        if there[name].arrow_type != given[name].arrow_type or there[name].type != given[name].type:
-            found.append(f"column {name!r} is {_typed(there[name])} in the table, {_typed(given[name])} in the rows")
-    return found
+    found += _geometry_differences(table.geometry, rows.geometry)
+    # text may turn out to have no values; not where the rows are refused anyway
+    strict = bool(found) or None in columns.values()
+    for column in rows.columns:
+        if column.name in there and (columns[column.name] is None or (strict and column.type is ColumnType.TEXT)):
+            ours, theirs = _typed(there[column.name]), _typed(column)
+            found += [f"column {column.name!r} is {ours} in the table, {theirs} in the rows"] if ours != theirs else []
+    if found:
+        raise TableSchemaError(f"rows cannot be added to {table.name}: {'; '.join(found)}")
+    return replace(rows, columns=tuple(one for one in columns.values() if one is not None), geometry=table.geometry)
 
 
 def _typed(column: Column) -> str:
@@ -650,6 +656,8 @@ def _geometry_differences(table: GeometryColumn | None, rows: GeometryColumn | N
     if table is None or rows is None:
         who = ("the rows have", "the table has") if table is None else ("the table has", "the rows have")
         return [] if table is rows else [f"{who[0]} a geometry, {who[1]} none"]
+    if table.name == rows.name and fit_geometry(rows, table) is not None:
+        return []
     found: list[tuple[str, Any, Any]] = [
         ("geometry column", table.name, rows.name),
         ("geometry type", table.type, rows.type if table.type != "Geometry" else table.type),

@@ -45,9 +45,9 @@ from geo_assets.stores.postgis_staging import (
 )
 from geo_assets.stores.postgis_swap import (
     add_rows,
-    check_fits,
     check_mode,
     check_survivors,
+    fitted,
     keep_in_place,
     lock_target,
     make_extra_indexes,
@@ -113,7 +113,7 @@ class PostgisTables:
             self._register.ensure(connection)
             with connection.transaction():
                 version = self._checked(connection, schema, table, mode)
-                self._check_definition(connection, definition, mode)
+                definition = self._fitted(connection, definition, mode)
                 staged = StagedTable(token=uuid.uuid4().hex, definition=definition, mode=mode, target_version=version)
                 self._register.add_staging(connection, staged)
                 create_staging(connection, self._register, staged.token, definition)
@@ -313,10 +313,19 @@ class PostgisTables:
         found = find_table(connection, definition.schema, definition.table)
         if found is not None and mode == "overwrite":
             return check_survivors(connection, found[0], definition)
-        if found is not None and mode == "append":
-            record = self._register.record(connection, definition.schema, definition.table)
-            check_fits(connection, found[0], definition, None if record is None else record.columns)
+        self._fitted(connection, definition, mode)
         return []
+
+    def _fitted(self, connection: Connection, definition: TableDefinition, mode: LoadMode) -> TableDefinition:
+        """The definition with the types of the table that rows are added to; else, once it is checked, as it is."""
+        found = find_table(connection, definition.schema, definition.table)
+        if found is None or mode == "create":
+            return definition
+        if mode == "overwrite":
+            check_survivors(connection, found[0], definition)
+            return definition
+        record = self._register.record(connection, definition.schema, definition.table)
+        return fitted(connection, found[0], definition, None if record is None else record.columns)
 
     # --- inside: publishing
 

@@ -11,8 +11,8 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, cast
 
 from psycopg import errors, sql
 
@@ -45,13 +45,14 @@ from geo_assets.stores.postgis_register import Register, find_table
 from geo_assets.stores.postgis_session import Connection, make_schema, one
 from geo_assets.stores.postgis_staging import geometry_type, relation_of, type_name, write_comments
 from geo_assets.stores.tables import LoadMode
-from geo_assets.vector.table import ID_COLUMN, TableDefinition
+from geo_assets.vector.fitting import fit_column, fit_geometry
+from geo_assets.vector.table import ID_COLUMN, Column, ColumnType, Dimensions, GeometryColumn, TableDefinition
 
 __all__ = [
     "add_rows",
-    "check_fits",
     "check_mode",
     "check_survivors",
+    "fitted",
     "keep_in_place",
     "lock_target",
     "make_extra_indexes",
@@ -70,7 +71,11 @@ _KINDS: Final[Mapping[str, str]] = {
 _TABLE: Final = "r"
 _NAME_BYTES: Final = 63
 _IDS: Final = frozenset({"smallint", "integer", "bigint"})
-_TEXTS: Final = frozenset({"text", "character varying"})
+_NUMERIC: Final = re.compile(r"numeric\(\d+,(\d+)\)")
+_KNOWN_TYPES: Final[Mapping[str, ColumnType]] = {
+    **{type_name(Column(name="", type=kind, source_name="")): kind for kind in ColumnType},
+    "character varying": ColumnType.TEXT,
+}
 _GEOMETRY: Final = re.compile(r"geometry(?:\((?P<type>[A-Za-z]+?)(?P<more>ZM|Z|M)?(?:,(?P<srid>\d+))?\))?")
 
 
@@ -236,8 +241,10 @@ def _columns_there(connection: Connection, oid: int) -> dict[str, _There]:
     }
 
 
-def check_fits(connection: Connection, oid: int, definition: TableDefinition, loaded: Mapping[str, str] | None) -> None:
-    """Whether a table takes these rows.
+def fitted(
+    connection: Connection, oid: int, definition: TableDefinition, loaded: Mapping[str, str] | None
+) -> TableDefinition:
+    """Definition of rows for a table that is there, with its types where they take the rows'.
 
     Args:
         connection: of the database.
@@ -250,17 +257,38 @@ def check_fits(connection: Connection, oid: int, definition: TableDefinition, lo
         TableSchemaError: names every difference.
     """
     there = _columns_there(connection, oid)
-    given = {column.name: type_name(column) for column in definition.columns}
-    found = [f"the rows' column '{name}' is not in the table" for name in given if name not in there]
-    for name in (name for name in given if name in there):
-        if there[name].computed:
-            found.append(f"column '{name}' is computed by the database")
-        elif given[name] != there[name].type and not {given[name], there[name].type} <= _TEXTS:
-            found.append(f"column '{name}' is {there[name].type} in the table, {given[name]} in the rows")
-    found += _geometry_differences(definition, there)
-    found += _missing(definition, there, loaded)
+    geometry, found = _fitted_geometry(definition, there)
+    found = [*_column_differences(definition, there, strict=False), *found, *_missing(definition, there, loaded)]
     if found:
-        raise TableSchemaError(f"rows cannot be added to {definition.name}: {'; '.join(found)}")
+        # text may turn out to have no values, but these rows are refused anyway
+        others = [one for one in _column_differences(definition, there, strict=True) if one not in found]
+        raise TableSchemaError(f"rows cannot be added to {definition.name}: {'; '.join([*others, *found])}")
+    columns = (_fitted_column(column, there[column.name]) for column in definition.columns)
+    return replace(definition, columns=tuple(one for one in columns if one is not None), geometry=geometry)
+
+
+def _column_differences(definition: TableDefinition, there: Mapping[str, _There], *, strict: bool) -> Iterator[str]:
+    for column in definition.columns:
+        if column.name not in there:
+            yield f"the rows' column '{column.name}' is not in the table"
+            continue
+        theirs = there[column.name]
+        fits = _fitted_column(column, theirs)
+        if theirs.computed:
+            yield f"column '{column.name}' is computed by the database"
+        elif fits is None or (strict and column.type is ColumnType.TEXT and fits.type is not ColumnType.TEXT):
+            yield f"column '{column.name}' is {theirs.type} in the table, {type_name(column)} in the rows"
+
+
+def _fitted_column(column: Column, there: _There) -> Column | None:
+    """The column with the table's type; ``None``: that does not take its values."""
+    if there.type == "numeric":  # of any scale
+        return fit_column(column, replace(column, type=ColumnType.NUMERIC))
+    numeric = _NUMERIC.fullmatch(there.type)
+    if numeric is not None:
+        return fit_column(column, replace(column, type=ColumnType.NUMERIC, scale=int(numeric[1])))
+    kind = _KNOWN_TYPES.get(there.type)
+    return None if kind is None else fit_column(column, replace(column, type=kind, scale=0))
 
 
 def _missing(definition: TableDefinition, there: Mapping[str, _There], loaded: Mapping[str, str] | None) -> list[str]:
@@ -278,24 +306,25 @@ def _missing(definition: TableDefinition, there: Mapping[str, _There], loaded: M
     ]
 
 
-def _geometry_differences(definition: TableDefinition, there: Mapping[str, _There]) -> list[str]:
+def _fitted_geometry(
+    definition: TableDefinition, there: Mapping[str, _There]
+) -> tuple[GeometryColumn | None, list[str]]:
+    """The geometry with type and dimensions of the table's, and what speaks against it."""
     geometry = definition.geometry
     if geometry is None:
-        return []  # a geometry column of the table is then missing in the rows
+        return None, []  # a geometry column of the table is then missing in the rows
     if geometry.name not in there:
-        return [f"the rows' geometry '{geometry.name}' is not in the table"]
+        return None, [f"the rows' geometry '{geometry.name}' is not in the table"]
     theirs, ours = there[geometry.name].type, geometry_type(geometry)
     parsed = _GEOMETRY.fullmatch(theirs)
     if parsed is None:
-        return [f"column '{geometry.name}' is {theirs} in the table, {ours} in the rows"]
-    any_kind = parsed["type"] in (None, "Geometry")
-    more = "" if parsed["more"] is None else parsed["more"]
-    same = (
-        (any_kind or parsed["type"] == geometry.type)
-        and (parsed["type"] is None or f"XY{more}" == geometry.dimensions)
-        and int(parsed["srid"] or 0) == geometry.srid
-    )
-    return [] if same else [f"geometry '{geometry.name}' is {theirs} in the table, {ours} in the rows"]
+        return None, [f"column '{geometry.name}' is {theirs} in the table, {ours} in the rows"]
+    declared = replace(geometry, srid=int(parsed["srid"] or 0))
+    if parsed["type"] is not None:
+        dimensions = cast("Dimensions", f"XY{parsed['more'] or ''}")
+        declared = replace(declared, type=parsed["type"], dimensions=dimensions)
+    fits = fit_geometry(geometry, declared)
+    return fits, [] if fits else [f"geometry '{geometry.name}' is {theirs} in the table, {ours} in the rows"]
 
 
 def add_rows(connection: Connection, register: Register, token: str, definition: TableDefinition) -> int:

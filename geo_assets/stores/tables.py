@@ -171,6 +171,9 @@ class TableStore(Protocol):
     def begin(self, definition: TableDefinition, mode: LoadMode) -> StagedTable:
         """Make a staging, in one go, so that chunks only fill it.
 
+        Where rows are added to a table, the staging's definition has the table's types, where they take the rows'
+        (``vector.fitting`` says which do, and casts batches), and the type and dimensions of its geometry.
+
         Raises:
             TableExistsError, TableInUseError: as :meth:`check_target`.
             TableSchemaError: ``append``, and the table's columns, geometry type or SRID do not take these rows; names

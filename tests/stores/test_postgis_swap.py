@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from decimal import Decimal
 
 import psycopg
 import pytest
@@ -512,7 +513,7 @@ def test_rows_are_added_to_tables_of_others(
     [
         ("id int, name text", "geometry 'geom' is not in the table"),
         ("id int, name text, geom geometry", r"'geom' is geometry in the table, geometry\(Point,4326\) in the rows"),
-        ("id int, name text, geom geometry(PointZ, 4326)", "PointZ"),
+        ("id int, name text, geom geometry(PolygonZ, 4326)", "PolygonZ"),
         ("id int, name text, geom geography(Point, 4326)", "geography"),
         ("id int, name varchar(5), geom geometry(Point, 4326)", r"'name' is character varying\(5\)"),
         ("id text, name text, geom geometry(Point, 4326)", "'id' is text and takes no numbers"),
@@ -527,6 +528,19 @@ def test_tables_of_others_that_do_not_take_the_rows(
     execute(postgis_url, f"create table geo.theirs ({columns})")
     with pytest.raises(TableSchemaError, match=said):
         store.begin(definition("theirs"), "append")
+
+
+def test_numbers_of_a_table_of_others_are_checked_when_they_join_it(store: PostgisTables, postgis_url: str) -> None:
+    execute(postgis_url, "create table geo.theirs (id int, name numeric(5, 1), geom geometry)")
+    rows = definition("theirs", NUMBERED.columns, geometry=GeometryColumn(type="Point", srid=0))
+    staged = store.begin(rows, "append")
+    [column] = staged.definition.columns
+    assert (column.type, column.scale) == (ColumnType.NUMERIC, 1)
+    batch = rows_of(staged.definition, {"name": [Decimal(1), Decimal(10_000)]}, [None, None])
+    store.load_chunk(staged, 0, [batch])
+    with pytest.raises(TableDataError, match="numeric field overflow"):
+        store.publish([staged], [table_load(2)], chunks=[1])
+    assert execute(postgis_url, "select count(*) from geo.theirs") == [(0,)]
 
 
 def test_a_table_that_changed_between_begin_and_publish(store: PostgisTables, postgis_url: str) -> None:

@@ -34,7 +34,9 @@ from geo_assets.errors import (
 )
 from geo_assets.settings import Settings
 from geo_assets.stores.tables import StagedTable, TableStore, open_table_store
+from geo_assets.vector.fitting import fit_batch
 from geo_assets.vector.table import Column, ColumnType, Dimensions, GeometryColumn, TableDefinition
+from geo_assets.vector.wkb import conform
 from tests.stores.table_rows import (
     EVERY_TYPE,
     EVERY_VALUE,
@@ -407,6 +409,70 @@ def test_rows_that_do_not_fit_are_refused_with_every_difference_named(store: Tab
     with pytest.raises(TableSchemaError, match="geom"):
         store.begin(replace(table, geometry=None), "append")
     assert store.describe("geo", "places").row_count == 0
+
+
+def _typed(kinds: dict[str, ColumnType], geometry: GeometryColumn) -> TableDefinition:
+    scale = {"n": 3}
+    columns = [
+        Column(name=name, type=kind, source_name=name, scale=scale.get(name, 0) if kind is ColumnType.NUMERIC else 0)
+        for name, kind in kinds.items()
+    ]
+    return definition("series", columns, geometry=geometry)
+
+
+def test_the_next_file_of_a_series_fits_though_its_types_are_smaller(store: TableStore) -> None:
+    table = _typed(
+        {"i": ColumnType.INTEGER, "n": ColumnType.NUMERIC, "d": ColumnType.DOUBLE, "f": ColumnType.DOUBLE,
+         "t": ColumnType.TIMESTAMPTZ, "s": ColumnType.TEXT},
+        GeometryColumn(type="MultiPolygon", dimensions="XYZ"),
+    )  # fmt: skip
+    load(store, table)
+    rows = _typed(
+        {"s": ColumnType.TEXT, "i": ColumnType.BIGINT, "n": ColumnType.SMALLINT, "d": ColumnType.INTEGER,
+         "f": ColumnType.REAL, "t": ColumnType.TEXT},
+        GeometryColumn(type="Polygon"),
+    )  # fmt: skip
+    staged = store.begin(rows, "append")
+    fitted = staged.definition
+    assert fitted.geometry == table.geometry
+    assert [column.name for column in fitted.columns] == list("sindft")
+    assert {(column.name, column.type, column.scale) for column in fitted.columns} == {
+        (column.name, column.type, column.scale) for column in table.columns
+    }
+    shape = shapely.from_wkt("POLYGON ((0 0, 1 0, 1 1, 0 0))")
+    values: dict[str, list[Any]] = {"s": ["x"], "i": [7], "n": [8], "d": [9], "f": [0.5], "t": [None]}
+    batch = fit_batch(rows_of(rows, values, [shape]), fitted.chunk_schema)
+    assert fitted.geometry is not None
+    shapes = conform(batch["geom"], type=fitted.geometry.type, dimensions=fitted.geometry.dimensions)
+    store.load_chunk(staged, 0, [batch.set_column(batch.num_columns - 1, "geom", shapes)])
+    store.publish([staged], [table_load(1)], chunks=[1])
+    [row] = contents(store, table).drop_columns("geom").to_pylist()
+    assert row == {"id": 1, "i": 7, "n": 8, "d": 9.0, "f": 0.5, "t": None, "s": "x"}
+    facts = store.describe("geo", "series")
+    assert (facts.geometry_types, facts.geometries[0].dimensions) == (("MultiPolygon",), "XYZ")
+
+
+@pytest.mark.parametrize(
+    ("there", "rows", "told"),
+    [
+        (ColumnType.TIMESTAMP, ColumnType.DATE, "timestamp.*date"),
+        (ColumnType.REAL, ColumnType.DOUBLE, "real.*double"),
+        (ColumnType.TEXT, ColumnType.INTEGER, "text.*integer"),
+        (ColumnType.BIGINT, ColumnType.NUMERIC, "bigint.*numeric"),
+    ],
+)
+def test_what_would_lose_something_is_not_appended(
+    store: TableStore, there: ColumnType, rows: ColumnType, told: str
+) -> None:
+    load(store, _typed({"v": there}, GeometryColumn(type="Polygon", dimensions="XYZ")))
+    with pytest.raises(TableSchemaError, match=told):
+        store.begin(_typed({"v": rows}, GeometryColumn(type="Polygon", dimensions="XYZ")), "append")
+    for other in (
+        GeometryColumn(type="MultiPolygon", dimensions="XYZ"),
+        GeometryColumn(type="Polygon", dimensions="XYM"),
+    ):
+        with pytest.raises(TableSchemaError, match=r"geom|dimensions"):
+            store.begin(_typed({"v": there}, other), "append")
 
 
 # --- chunks -----------------------------------------------------------------------------------------------------
