@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,7 @@ from geo_assets.vector.geojson_shapes import DEPTHS, IrregularError, encode, pac
 from geo_assets.vector.geojson_text import Chunk, GeoJsonText
 from geo_assets.vector.layers import GEOMETRY, Layer, SchemaWidenedError, SourceField, bounded
 from geo_assets.vector.text_files import look_at
-from geo_assets.vector.text_values import JSON, MOMENTS, WHOLE, fit, infer, wider
+from geo_assets.vector.text_values import JSON, MOMENTS, WHOLE, fit, infer, misfit, wider
 
 __all__ = ["open_layers"]
 
@@ -39,6 +39,7 @@ pc: Any = pyarrow.compute  # whose stubs know fewer overloads than it has
 _ID = "id"
 _MEMBERS = ("type", "id", "properties", "geometry")
 _EXACT = 2.0**53
+_HEAD_ROWS = 1000
 _INT64 = 2**63
 _WHOLE = 10**38
 _COORDINATES = re.compile(rb'"coordinates"\s*:\s*\[[\[\]\s\d.,eE+-]*\]')
@@ -150,7 +151,11 @@ class _Features:
     left_out: set[str] = field(default_factory=set)
     """Members of features that are not read."""
     text_of: dict[str, str] = field(default_factory=dict)
-    """Attribute → why it is text."""
+    """Attribute → why it is text, where it has values that are none."""
+    no_moments: dict[str, str] = field(default_factory=dict)
+    """Attribute → why it is text, where it has dates or times."""
+    _moments: dict[str, pa.DataType | None] = field(default_factory=dict)
+    """Attribute that is text → what kind of dates or times it has; ``None``: none, or why it is text is known."""
     _depth: int = 1
     _mixed: bool = False
 
@@ -359,6 +364,24 @@ class _Features:
                 f"{json.dumps(values[bad])[:40]}"
             )
 
+    def note_moments(self, columns: "list[pa.Array[Any]]", first: int) -> None:
+        """Say of a text column that has dates or times which value is none, once."""
+        for (name, kind), values in zip(self.kinds.items(), columns, strict=True):
+            if not pa.types.is_string(kind) or name in self.text_of or values.null_count == len(values):
+                continue
+            if name not in self._moments:
+                self._moments[name] = _moments_among(values)
+            moment = self._moments[name]
+            texts = cast("pa.StringArray", values)
+            if moment is None or fit(texts, moment) is not None:
+                continue
+            bad = misfit(texts, moment)
+            self.no_moments[name] = (
+                f"Column {name!r} is text: it has values that are {moment}, but feature {first + bad + 1:,} has "
+                f"{str(texts[bad])[:40]!r}"
+            )
+            self._moments[name] = None
+
     def _shapes(self, chunk: Chunk) -> "pa.BinaryArray":
         """Read geometries whatever the properties are."""
         if self.bare:
@@ -507,6 +530,14 @@ def _kind_of_text(values: list[str | None]) -> pa.DataType:
     return infer(pa.array(values, pa.string()), among=MOMENTS)
 
 
+def _moments_among(values: "pa.Array[Any]") -> pa.DataType | None:
+    """What kind of dates or times a column of text begins with, or what follows has; ``None``: it is other text."""
+    head = cast("pa.StringArray", values.drop_null().slice(0, _HEAD_ROWS))
+    half = max(len(head) // 2, 1)
+    kinds = (infer(part, among=MOMENTS) for part in (head.slice(0, half), head.slice(half)))
+    return next((kind for kind in kinds if kind in MOMENTS), None)
+
+
 def _array(values: list[Any], kind: pa.DataType) -> "pa.Array[Any] | None":
     """Values as a type, or ``None`` if one does not fit."""
     if kind == JSON:
@@ -600,7 +631,13 @@ class _GeoJsonLayer:
         """What was guessed, found and left out, as far as was read."""
         left_out = sorted(self.features.left_out - {"bbox"})
         foreign = (f"Members of features that are not read: {', '.join(map(repr, left_out[:10]))}",) if left_out else ()
-        return (*self.opening_notes, *self.text.notes, *foreign, *self.features.text_of.values())
+        return (
+            *self.opening_notes,
+            *self.text.notes,
+            *foreign,
+            *self.features.text_of.values(),
+            *self.features.no_moments.values(),
+        )
 
     def batches(self) -> "Iterator[pa.RecordBatch]":
         """Stream the features; see :class:`Layer`."""
@@ -608,6 +645,7 @@ class _GeoJsonLayer:
         chunks = self.text.chunks()
         for chunk in chunks:
             columns, geometry = self._read(chunk, chunks)
+            self.features.note_moments(columns, chunk.first)
             yield from bounded(pa.RecordBatch.from_arrays([*columns, geometry], names=names))
         crs, _ = _crs_of(self.text.members)
         if crs != self.crs:

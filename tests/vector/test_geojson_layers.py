@@ -404,6 +404,34 @@ def test_mixed_types_are_text_with_a_note(path: Path) -> None:
     assert layer.notes == ("Column 'v' is text, as it has values of several types; feature 3 has 3",)
 
 
+@pytest.mark.parametrize("rest", [0, 300])
+@pytest.mark.parametrize(
+    ("first", "second", "what"),
+    [
+        ("2024-01-01T10:00:00Z", "2024-01-01T10:00:00", "timestamp[us, tz=UTC]"),
+        ("2024-01-01", "2024-01-01T10:00:00Z", "date32[day]"),
+        ("2024-01-01", "soon", "date32[day]"),
+        ("2024-01-01", "20000-01-01", "date32[day]"),
+    ],
+)
+@pytest.mark.usefixtures("small_blocks")
+def test_dates_that_became_text_are_noted_with_the_first_value_that_is_none(
+    path: Path, first: str, second: str, what: str, rest: int
+) -> None:
+    text = collection({"v": None}, *[{"v": first}] * (rest + 1), {"v": second}, {"v": second})
+    layer, table = read(path, text)
+    assert table.schema.field("v").type == pa.string()
+    assert layer.notes == (f"Column 'v' is text: it has values that are {what}, but feature {rest + 3} has {second!r}",)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_dates_after_a_word_are_noted_and_mere_text_is_not(path: Path) -> None:
+    layer, _ = read(path, collection({"v": "20000-01-01", "w": "a"}, {"v": "2024-01-01", "w": "b"}))
+    assert layer.notes == ("Column 'v' is text: it has values that are date32[day], but feature 1 has '20000-01-01'",)
+    layer, _ = read(path, collection(*[{"w": "a word"}, {"w": None}] * 300))
+    assert layer.notes == ()
+
+
 @pytest.mark.usefixtures("small_blocks")
 def test_all_that_is_new_later_is_told_by_one_new_start(path: Path) -> None:
     plain = [{"a": 1, "b": "x"}] * 300
