@@ -1,4 +1,4 @@
-"""Values of a GeoPackage that are not of the type their column says.
+"""What only SQLite tells of a GeoPackage: values that are not of the type their column says, and its feature ids.
 
 What belongs here: asking SQLite, which keeps whatever it is given: text in a column of integers, bytes in one of text.
 What does not: reading the rows, for which GDAL makes 0 or the first of January 1970 of such values (``ogr_layers``).
@@ -52,6 +52,19 @@ class TypedTable:
     fid: str
     """The column of feature ids."""
     types: "Sequence[tuple[str, pa.DataType]]" = field(default_factory=tuple)
+
+    def counts_on(self) -> bool:
+        """Whether the feature ids are 1, 2, 3 and so on; also where there is none.
+
+        Raises:
+            sqlite3.DatabaseError: as :meth:`misfits`.
+        """
+        fid, table = _quoted(self.fid), _quoted(self.name)
+        # each by itself, which SQLite reads from an end of the table
+        parts = (f"(SELECT {what} FROM {table})" for what in (f"min({fid})", f"max({fid})", "count(*)"))  # noqa: S608
+        with self._connected() as connection:
+            first, last, count = connection.execute(f"SELECT {', '.join(parts)}").fetchone()
+        return count == 0 or (first, last) == (1, count)
 
     def misfits(self) -> dict[str, Misfits]:
         """Find values that are not of their column's type; but for dates.

@@ -38,8 +38,9 @@ from geo_assets.vector.nested import json_text
 __all__ = ["open_layers"]
 
 _GEOJSON, _GPKG, _KML, _SHAPEFILE = "GeoJSON", "GPKG", "LIBKML", "ESRI Shapefile"
-_NAMED_LAYERS: Final = frozenset({_GPKG, _KML, "KML", "OpenFileGDB"})
-_CURVING: Final = frozenset({_GPKG, "OpenFileGDB", "FlatGeobuf"})
+_GEODATABASE: Final = "OpenFileGDB"
+_NAMED_LAYERS: Final = frozenset({_GPKG, _KML, "KML", _GEODATABASE})
+_CURVING: Final = frozenset({_GPKG, _GEODATABASE, "FlatGeobuf"})
 _CURVES: Final = range(8, 13)
 
 _LARGEST_FEATURE: Final = 1024 * 1024 * 1024
@@ -196,7 +197,7 @@ def _open_layer(
     dropped = _drawing_columns(source, [str(one) for one in info["fields"]], notes)
     moment = any(kind == _MOMENT and at not in dropped for at, kind in enumerate(info["ogr_types"]))
     schema, first = None, None
-    if moment or source.driver in (_GPKG, "OpenFileGDB"):
+    if moment or source.driver in (_GPKG, _GEODATABASE):
         schema, first = _look(source, number, encoding, notes)
     attributes = tuple(
         _attribute(at, info, schema, first, types) for at in range(len(info["fields"])) if at not in dropped
@@ -207,7 +208,7 @@ def _open_layer(
         if one.moment and one.field.type == pa.string()
     ]
     deleted = _deleted_rows(source, notes)
-    return _OgrLayer(
+    layer = _OgrLayer(
         source=source,
         number=number,
         name=name,
@@ -222,6 +223,8 @@ def _open_layer(
         said=notes,
         declared=info["features"] - deleted if info["features"] >= 0 else None,
     )
+    layer.find_own_fids()
+    return layer
 
 
 # --- attributes ------------------------------------------------------------------------------------------------
@@ -371,6 +374,8 @@ class _OgrLayer:
     """Whether there may be some."""
     fid: str
     """Column of the feature ids, where the format has such."""
+    own_fids: bool = field(default=False, init=False)
+    """Whether these are somebody's keys, so an attribute: other than 1, 2, 3 and so on."""
     crs: pyproj.CRS | None
     said: list[str]
     declared: int | None
@@ -382,7 +387,8 @@ class _OgrLayer:
 
     @property
     def fields(self) -> tuple[SourceField, ...]:
-        return tuple(one.field for one in self.attributes)
+        own = (SourceField(name=self.fid, type=pa.int64()),) if self.own_fids else ()
+        return (*own, *(one.field for one in self.attributes))
 
     @property
     def crs_is_assumed(self) -> bool:
@@ -458,7 +464,7 @@ class _OgrLayer:
 
     @property
     def _with_fids(self) -> bool:
-        return self.curves or self.source.driver == _GPKG
+        return self.curves or self.own_fids or self.source.driver == _GPKG
 
     def _batch_rows(self, limit: int) -> int:
         if not self.declared:
@@ -472,13 +478,43 @@ class _OgrLayer:
             raise VectorUnreadableError(f"the file has other columns than it says, before row {row:,}")
         fids = batch.column(0)
         arrays = [self._fitting(one, self._values(one, batch.column(start + one.at)), fids) for one in self.attributes]
-        names = [one.field.name for one in self.attributes]
+        if self.own_fids:
+            arrays = [fids.cast(pa.int64()), *arrays]
+        names = [one.name for one in self.fields]
         if self.has_geometry:
             geometry = _stored(batch.column(batch.num_columns - 1)).cast(pa.binary())
             if self.curves:
                 geometry = self._without_curves(geometry, fids)
             arrays, names = [*arrays, geometry], [*names, GEOMETRY]
         return pa.RecordBatch.from_arrays(arrays, names=names)
+
+    # feature ids
+
+    def find_own_fids(self) -> None:
+        """Find out whether feature ids are somebody's keys."""
+        if self.source.driver == _GEODATABASE:
+            self.own_fids = not self._fids_count_on()
+        table = self._typed()
+        if table is not None:
+            try:
+                self.own_fids = not table.counts_on()
+            except sqlite3.DatabaseError as error:
+                self.said.append(f"whether '{self.fid}' numbers the rows could not be found out: {error}")
+
+    def _fids_count_on(self) -> bool:
+        expected = 1
+        with (
+            self.source.hearing(self.said),
+            pyogrio.raw.open_arrow(
+                self.source.path, layer=self.number, columns=[], read_geometry=False, return_fids=True, use_pyarrow=True
+            ) as (_, reader),
+        ):
+            for batch in reader:
+                fids = batch.column(0).to_numpy()
+                if not np.array_equal(fids, np.arange(expected, expected + len(fids))):
+                    return False
+                expected += len(fids)
+        return True
 
     # values that are not of their column's type
 

@@ -362,6 +362,38 @@ def test_values_that_are_not_of_their_columns_type_are_not_made_up(
     assert any(f"{wrong} values of 'a' are not of its type and became null, such as" in note for note in layer.notes)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "kept"),
+    [*itertools.product([".gpkg", ".gdb"], [[100, 200, 300], [1, 2, 4], [2, 3, 4]]), (".gpkg", [0, 1, 2])],
+)
+def test_keys_that_somebody_chose_are_the_first_attribute(tmp_path: Path, suffix: str, kept: list[int]) -> None:
+    if suffix == ".gpkg":
+        path = gpkg_of(tmp_path / "t.gpkg", [(value, None) for value in "abc"])
+        database = sqlite3.connect(path)
+        with database:
+            database.execute("update t set fid = -fid")
+            database.executemany("update t set fid = ? where a = ?", list(zip(kept, "abc", strict=True)))
+        database.close()
+        key = "fid"
+    else:
+        key = "OBJECTID"
+        ids = {key: pa.array(kept, pa.int64())}
+        path = write(tmp_path / "t.gdb", pa.table({**ids, "a": ["a", "b", "c"], "shape": points(3)}))
+    [layer] = opened(path)
+    assert [(one.name, one.type) for one in layer.fields] == [(key, pa.int64()), ("a", pa.string())]
+    found = rows(layer)
+    assert found.column(0).to_pylist() == kept
+    assert found.column("a").to_pylist() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".gdb", ".fgb"])
+def test_keys_that_only_number_the_rows_are_no_attribute(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"t{suffix}", pa.table({"a": ["a", "b", "c"], "shape": points(3)}))
+    [layer] = opened(path)
+    assert [one.name for one in layer.fields] == ["a"]
+    assert rows(layer).column_names == ["a", GEOMETRY]
+
+
 def test_many_values_that_are_no_dates_are_all_found(tmp_path: Path) -> None:
     given = ["1970-01-01", "never", "2020-01-01"] * 1_000
     path = gpkg_of(tmp_path / "t.gpkg", [(value, None) for value in given], column="DATE")
