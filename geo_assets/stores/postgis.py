@@ -45,12 +45,13 @@ from geo_assets.stores.postgis_staging import (
 )
 from geo_assets.stores.postgis_swap import (
     add_rows,
+    check_added,
     check_mode,
     check_survivors,
+    dress_alike,
     fitted,
     keep_in_place,
     lock_target,
-    make_extra_indexes,
     put_in_place,
 )
 from geo_assets.stores.tables import LoadMode, PublishedTable, StagedTable, TableFacts, TableRecord
@@ -306,7 +307,14 @@ class PostgisTables:
         self._wait_at_most(connection, self._lock_seconds)
         keep_in_place(connection, schema, table)
         check_mode(connection, schema, table, mode)
+        self._check_added(connection, schema, table, mode)
         return self._register.version(connection, schema, table)
+
+    def _check_added(self, connection: Connection, schema: str, table: str, mode: LoadMode) -> None:
+        found = find_table(connection, schema, table)
+        record = self._register.record(connection, schema, table)
+        if found is not None and record is not None and mode == "overwrite":
+            check_added(connection, f"{schema}.{table}", found[0], record.columns)
 
     def _check_definition(self, connection: Connection, definition: TableDefinition, mode: LoadMode) -> list[Index]:
         """Whether the target takes such a table or rows; returns the indexes that people made on one to replace."""
@@ -352,7 +360,8 @@ class PostgisTables:
                 cluster=cluster,
                 joins=one_.joins,
             )
-            make_extra_indexes(connection, self._register, one_.token, extra)
+            if mode == "overwrite":
+                dress_alike(connection, self._register, one_.token, definition, extra)
 
     def _check_version(self, connection: Connection, one_: "_Publication") -> None:
         version = self._register.version(connection, one_.schema, one_.table)
@@ -402,6 +411,7 @@ class PostgisTables:
         if mode == "create":
             check_mode(connection, one_.schema, one_.table, mode)
         self._check_version(connection, one_)
+        self._check_added(connection, one_.schema, one_.table, mode)
         self._check_definition(connection, one_.staged.definition, mode)
         check_complete(one_.name, self._register.chunks(connection, one_.token), one_.load, one_.chunks)
         return views

@@ -4,7 +4,8 @@ What belongs here: finding it in the system catalogs, taking views off a table a
 indexes that people made.  What does not: the replacing (``postgis_swap``).
 
 Views survive, also views on views: they are dropped and made again, with owner, options, grants and comments.  Grants
-on tables and columns, comments and indexes survive.  Whatever else hangs on a table or on a view of it is an obstacle,
+on the table, its columns and the sequence of its id survive, as do comments, indexes, storage options and NOT NULL.
+Whatever else hangs on a table or on a view of it is an obstacle,
 named before any work is done.
 """
 
@@ -59,7 +60,10 @@ group by c.oid, n.oid order by max(v.depth) desc, n.nspname, c.relname
 """
 _OBSTACLES: Final = """
 with its as (select %(oid)s::oid as oid union select unnest(%(views)s::oid[])),
-types as (select t.oid, t.typarray from pg_type t join its on its.oid = t.typrelid)
+types as (select t.oid, t.typarray from pg_type t join its on its.oid = t.typrelid),
+numbers as (select d.objid as oid from pg_depend d join pg_class c on c.oid = d.objid and c.relkind = 'S'
+    where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = %(oid)s
+    and d.deptype in ('a', 'i'))
 select coalesce(pg_describe_object('pg_class'::regclass, v.ev_class, 0), pg_describe_object(d.classid, d.objid, 0))
 from pg_depend d left join pg_rewrite v on d.classid = 'pg_rewrite'::regclass and v.oid = d.objid
 where d.deptype = 'n' and (
@@ -84,8 +88,27 @@ union select pg_describe_object('pg_publication_rel'::regclass, oid, 0) from pg_
     where prrelid = %(oid)s
 union select pg_describe_object('pg_statistic_ext'::regclass, oid, 0) from pg_statistic_ext
     where stxrelid = %(oid)s
-union select pg_describe_object('pg_attrdef'::regclass, oid, 0) from pg_attrdef
-    where adrelid = any(%(views)s::oid[])
+union select pg_describe_object('pg_attrdef'::regclass, f.oid, 0) from pg_attrdef f
+    where f.adrelid = any(%(views)s::oid[]) or f.adrelid = %(oid)s and not exists (select from pg_depend d
+        where d.classid = 'pg_attrdef'::regclass and d.objid = f.oid and d.refobjid in (select oid from numbers))
+union select pg_describe_object(d.classid, d.objid, d.objsubid) from pg_depend d
+    where d.refclassid = 'pg_class'::regclass and d.refobjid in (select oid from numbers) and d.deptype = 'n'
+    and not exists (select from pg_attrdef f where d.classid = 'pg_attrdef'::regclass and f.oid = d.objid
+        and f.adrelid = %(oid)s)
+union select format('statistics options of column %%s', attname) from pg_attribute
+    where attrelid = %(oid)s and attnum > 0 and not attisdropped
+    and (coalesce(attstattarget, -1) >= 0 or attoptions is not null)
+union select 'that it is unlogged' from pg_class where oid = %(oid)s and relpersistence = 'u'
+union select 'replica identity' from pg_class where oid = %(oid)s and relreplident <> 'd'
+union select 'storage options of its TOAST table' from pg_class c join pg_class t on t.oid = c.reltoastrelid
+    where c.oid = %(oid)s and t.reloptions is not null
+union select 'CLUSTER on ' || pg_describe_object('pg_class'::regclass, indexrelid, 0) from pg_index
+    where indrelid = %(oid)s and indisclustered
+union select 'comment on ' || pg_describe_object(d.classoid, d.objoid, 0) from pg_description d
+    where d.classoid = 'pg_class'::regclass and d.objoid in (
+        select indexrelid from pg_index where indrelid = %(oid)s union select oid from numbers)
+    or d.classoid = 'pg_constraint'::regclass and d.objoid in (
+        select oid from pg_constraint where conrelid = %(oid)s)
 union select pg_describe_object(d.refclassid, d.refobjid, 0) from pg_depend d join its on its.oid = d.objid
     where d.classid = 'pg_class'::regclass and d.deptype = 'e'
 order by 1

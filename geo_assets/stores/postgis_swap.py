@@ -50,12 +50,13 @@ from geo_assets.vector.table import ID_COLUMN, Column, ColumnType, Dimensions, G
 
 __all__ = [
     "add_rows",
+    "check_added",
     "check_mode",
     "check_survivors",
+    "dress_alike",
     "fitted",
     "keep_in_place",
     "lock_target",
-    "make_extra_indexes",
     "put_in_place",
 ]
 
@@ -173,6 +174,42 @@ def _check_obstacles(connection: Connection, name: str, oid: int, views: Sequenc
             f"replacing {name} would lose what hangs on it: {sentence(obstacles)}; remove that first, or load a table"
             " of another name"
         )
+
+
+def check_added(connection: Connection, name: str, oid: int, loaded: Mapping[str, str]) -> None:
+    """Whether a table of ours has columns that did not come with a load, and would go.
+
+    The first geometry is taken for ours.
+
+    Raises:
+        TableInUseError: names them.
+    """
+    there = _columns_there(connection, oid)
+    shapes = [column for column, one_ in there.items() if _GEOMETRY.match(one_.type)]
+    if added := [column for column in there if column not in {ID_COLUMN, *loaded, *shapes[:1]}]:
+        raise TableInUseError(
+            f"replacing {name} would lose columns that were added to it: {sentence(added)}; drop them first, or load a"
+            " table of another name"
+        )
+
+
+def keep_not_null(connection: Connection, oid: int, definition: TableDefinition, table: sql.Composable) -> None:
+    """Have the columns of a table take no nulls that took none in the one it is to replace.
+
+    Raises:
+        TableInUseError: there are nulls.
+    """
+    names = definition.chunk_schema.names
+    for name, column in _columns_there(connection, oid).items():
+        if column.nullable or name not in names or name == ID_COLUMN:
+            continue
+        try:
+            connection.execute(sql.SQL("alter table {} alter {} set not null").format(table, sql.Identifier(name)))
+        except errors.NotNullViolation as error:
+            raise TableInUseError(
+                f"the column '{name}' of {definition.name} is NOT NULL, and the rows that are to replace it have nulls:"
+                " change that first, or load a table of another name"
+            ) from error
 
 
 def check_survivors(connection: Connection, oid: int, definition: TableDefinition) -> list[Index]:
@@ -403,6 +440,16 @@ def lock_target(connection: Connection, schema: str, table: str, mode: LoadMode)
     return now
 
 
+def dress_alike(
+    connection: Connection, register: Register, token: str, definition: TableDefinition, wanted: Iterable[Index]
+) -> None:
+    """Give a staging what takes long and the table has that it is to replace: its indexes, and NOT NULL."""
+    found = find_table(connection, definition.schema, definition.table)
+    if found is not None:
+        keep_not_null(connection, found[0], definition, register.identifier(relation_of(token)))
+    make_extra_indexes(connection, register, token, wanted)
+
+
 def make_extra_indexes(connection: Connection, register: Register, token: str, wanted: Iterable[Index]) -> None:
     """Give a staging indexes like those of the table it is to replace, as :func:`check_survivors` gave them."""
     relation = relation_of(token)
@@ -439,7 +486,7 @@ def put_in_place(
     kept = [KeptView.of(connection, view) for view in views]
     before = None
     if found is not None:
-        make_extra_indexes(connection, register, token, _extra_indexes(connection, found[0], definition))
+        dress_alike(connection, register, token, definition, _extra_indexes(connection, found[0], definition))
         before = _Before.of(connection, found[0], definition, comments)
         for view in views:
             connection.execute(sql.SQL("drop view {}").format(view.identifier))
@@ -473,6 +520,8 @@ class _Before:
     comments: Mapping[str, str]
     """Those that somebody else wrote."""
     indexes: tuple[Index, ...]
+    numbering: Grants
+    """On the sequence of its id."""
 
     @classmethod
     def of(cls, connection: Connection, oid: int, definition: TableDefinition, ours: Mapping[str, str]) -> "_Before":
@@ -491,6 +540,9 @@ class _Before:
                 if column in names and text != ours.get(column)
             },
             indexes=tuple(_extra_indexes(connection, oid, definition)),
+            numbering=tuple(
+                grant for _, sequence, _ in _sequences(connection, oid) for grant in grants_of(connection, sequence)
+            ),
         )
 
     def give_to(self, connection: Connection, oid: int, table: sql.Composable) -> None:
@@ -498,6 +550,9 @@ class _Before:
         connection.execute(sql.SQL("alter table {} owner to {}").format(table, sql.Identifier(self.owner)))
         set_grants(connection, oid, table, self.grants)
         write_comments(connection, table, self.comments)
+        for schema, sequence, name in _sequences(connection, oid):
+            numbers = sql.SQL("sequence {}").format(sql.Identifier(schema, name))
+            set_grants(connection, sequence, numbers, self.numbering)
         if self.options:
             connection.execute(sql.SQL("alter table {} set ({})").format(table, options_sql(self.options)))
 
@@ -511,6 +566,18 @@ def _oid(connection: Connection, schema: str, table: str) -> int:
         (schema, table),
     )
     return int(oid)
+
+
+def _sequences(connection: Connection, oid: int) -> list[tuple[str, int, str]]:
+    """Schema, OID and name of the sequence of a table's id; empty where it has none."""
+    return connection.execute(
+        "select n.nspname, c.oid, c.relname from pg_depend d join pg_class c on c.oid = d.objid and c.relkind = 'S'"
+        " join pg_namespace n on n.oid = c.relnamespace"
+        " join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid and a.attname = %s"
+        " where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = %s"
+        " and d.deptype in ('a', 'i')",
+        (ID_COLUMN, oid),
+    ).fetchall()
 
 
 def _give_default_rights(connection: Connection, oid: int, schema: str, table: sql.Composable) -> None:

@@ -238,6 +238,26 @@ OBSTACLES = {
         "create view geo.seen as select * from geo.places; alter view geo.seen alter column name set default 'x'",
         "default value",
     ),
+    "default": ("alter table geo.places alter name set default 'x'", "default value for column name"),
+    "column": ("alter table geo.places add mine text, add shape geometry", "columns.*added.*mine, shape"),
+    "numbers used elsewhere": (
+        "create table geo.others (n bigint default nextval('geo.places_id_seq'))",
+        "default value for column n of table geo.others",
+    ),
+    "comment on an index": ("comment on index geo.places_pkey is 'mine'", "comment on index geo.places_pkey"),
+    "comment on a constraint": (
+        "comment on constraint places_pkey on geo.places is 'mine'",
+        "comment on constraint places_pkey",
+    ),
+    "statistics target": ("alter table geo.places alter name set statistics 900", "statistics options of column name"),
+    "statistics options": (
+        "alter table geo.places alter name set (n_distinct = 5)",
+        "statistics options of column name",
+    ),
+    "cluster": ("cluster geo.places using places_pkey", "CLUSTER on index geo.places_pkey"),
+    "unlogged": ("alter table geo.places set unlogged", "unlogged"),
+    "replica identity": ("alter table geo.places replica identity full", "replica identity"),
+    "toast": ("alter table geo.places set (toast.autovacuum_enabled = false)", "TOAST"),
     "rule": ("create rule quiet as on delete to geo.places do instead nothing", "rule quiet"),
     "policy": ("create policy mine on geo.places using (id > 1)", "policy mine"),
     "row security": ("alter table geo.places enable row level security", "row security"),
@@ -281,6 +301,35 @@ def test_fault_34_what_would_be_lost_is_named_before_any_work(
             refused()
         assert "geo.places" in str(caught.value)
     assert is_old(postgis_url)
+
+
+def test_not_null_and_rights_on_the_numbers_are_kept(
+    store: PostgisTables, postgis_url: str, role: Callable[..., str]
+) -> None:
+    reader = role()
+    execute(
+        postgis_url,
+        "alter table geo.places alter name set not null;"
+        f' grant usage on geo.places_id_seq to "{reader}"; grant select on geo.places_id_seq to public',
+    )
+    replace_it(store)
+    assert grants(postgis_url, "geo.places_id_seq") == [
+        ("", "-", "SELECT", False),
+        ("", reader, "USAGE", False),
+    ]
+    with psycopg.connect(postgis_url) as connection, pytest.raises(psycopg.errors.NotNullViolation):
+        connection.execute("insert into geo.places (name) values (null)")
+    nulls = rows_of(PLACES, {"name": [None]}, [None])
+    with pytest.raises(TableInUseError, match=r"'name' of geo\.places is NOT NULL"):
+        load(store, PLACES, nulls, mode="overwrite")
+    assert execute(postgis_url, "select count(*) from geo.places") == [(5,)]
+    load(store, UNNAMED, rows_of(UNNAMED, {"height": [None]}, [None]), mode="overwrite")
+
+
+def test_a_numbered_table_of_others_is_replaced(store: PostgisTables, postgis_url: str) -> None:
+    execute(postgis_url, "create table geo.theirs (gid serial primary key, name text, shape geometry)")
+    load(store, definition("theirs"), points(PLACES, 2), mode="overwrite")
+    assert execute(postgis_url, "insert into geo.theirs default values returning id") == [(3,)]
 
 
 def test_fault_34_a_view_of_another_session_only(store: PostgisTables, postgis_url: str) -> None:
