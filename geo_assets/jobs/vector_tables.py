@@ -32,6 +32,8 @@ _WORDS = {
     "wrapped_longitudes": "geometries with longitudes brought within ±180",
     "split_antimeridian": "geometries cut at the antimeridian",
     "reoriented": "rings turned round",
+    "lost_z": "geometries that lost Z, or some of it, when they were repaired or cut",
+    "lost_m": "geometries that lost M, or some of it, when they were repaired or cut",
     "flattened": "geometries that lost an empty Z or M",
     "filled_z": "geometries that got a Z of 0",
 }
