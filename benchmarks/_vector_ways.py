@@ -33,6 +33,7 @@ def load(path: Path, url: str, table: str, *, check: bool = False) -> dict[str, 
     from geo_assets.vector.read_ahead import ReadAhead  # noqa: PLC0415
     from geo_assets.vector.table import GeometryColumn, TableDefinition  # noqa: PLC0415
 
+    started = time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as folder,
         open_vector(
@@ -72,7 +73,7 @@ def load(path: Path, url: str, table: str, *, check: bool = False) -> dict[str, 
         with ReadAhead(rows()) as ahead:
             count = copy_rows(connection, sql.Identifier("public", table), definition, ahead)
         connection.execute(sql.SQL("alter table {} add primary key (id)").format(sql.Identifier(table)))
-    return {"rows": count}
+    return {"rows": count, "work": time.perf_counter() - started}
 
 
 def geopandas(path: Path, url: str, table: str) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def geopandas(path: Path, url: str, table: str) -> dict[str, Any]:
     import pandas as pd  # noqa: PLC0415
     import sqlalchemy  # noqa: PLC0415
 
+    started = time.perf_counter()
     if path.suffix == ".parquet":
         frame = gpd.read_parquet(path)
     elif path.suffix == ".csv":
@@ -95,7 +97,7 @@ def geopandas(path: Path, url: str, table: str) -> dict[str, Any]:
     frame = frame.rename_geometry("geom")
     engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg2://"))
     frame.to_postgis(table, engine, index=False)
-    return {"rows": len(frame)}
+    return {"rows": len(frame), "work": time.perf_counter() - started}
 
 
 def job(path: Path, url: str, table: str) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class Settings(BaseSettings):
     )
     table_schemas: str = Field("geo,public", description="Schemas that jobs may load tables into, separated by commas.")
     staging_schema: str = Field(
-        "geo_assets", description="Schema of PostGIS for tables that are being loaded, and the register of loaded ones."
+        "geo_assets_staging",
+        description="Schema of PostGIS for tables that are being loaded, and the register of loaded ones.",
     )
     staging_container: str = Field(
         "staging", description="Container of what vector jobs prepared and have not loaded yet."

@@ -69,7 +69,7 @@ _LOCKABLE: Final = frozenset("rpv")
 class PostgisTables:
     """Tables of a PostgreSQL database with PostGIS; see ``stores.tables.TableStore``."""
 
-    def __init__(self, url: str, *, staging_schema: str = "geo_assets", lock_seconds: float = 10) -> None:
+    def __init__(self, url: str, *, staging_schema: str = "geo_assets_staging", lock_seconds: float = 10) -> None:
         """Take the URL of the database; it is connected when something is wanted of it.
 
         Args:

@@ -6,7 +6,7 @@ Geometries are sent as they are: a geometry column takes WKB, and its type modif
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 from pgpq import ArrowToPostgresBinaryEncoder, encoders
@@ -14,8 +14,10 @@ from pgpq import schema as pgpq_schema
 from psycopg import sql
 
 from geo_assets.errors import TableDataError
-from geo_assets.stores.postgis_session import Connection
 from geo_assets.vector.table import ID_COLUMN, ColumnType, TableDefinition
+
+if TYPE_CHECKING:
+    from geo_assets.stores.postgis_session import Connection
 
 __all__ = ["copy_rows"]
 
@@ -38,7 +40,7 @@ _ENCODERS: Final[Mapping[ColumnType, Any]] = {
 
 
 def copy_rows(
-    connection: Connection, target: sql.Composable, definition: TableDefinition, batches: Iterable[pa.RecordBatch]
+    connection: "Connection", target: sql.Composable, definition: TableDefinition, batches: Iterable[pa.RecordBatch]
 ) -> int:
     """Copy batches into a table with the columns of ``definition``, in order; returns the rows that arrived.
 

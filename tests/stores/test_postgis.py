@@ -136,7 +136,7 @@ def test_eight_that_begin_at_once_share_one_staging_schema(postgis_url: str) -> 
 
 def test_a_staging_schema_of_a_newer_release_is_left_alone(store: PostgisTables, postgis_url: str) -> None:
     load(store, PLACES, points(PLACES, 1))
-    execute(postgis_url, "update geo_assets.version set version = 99")
+    execute(postgis_url, "update geo_assets_staging.version set version = 99")
     with closing(PostgisTables(postgis_url)) as other, pytest.raises(SettingsError, match="version 99"):
         other.begin(PLACES, "overwrite")
 
@@ -216,7 +216,7 @@ def test_a_table_is_typed_keyed_indexed_and_commented(store: PostgisTables, post
             'source: "text in the file"',
         )
     ]
-    assert execute(postgis_url, "select count(*) from geo_assets.stagings") == [(0,)]
+    assert execute(postgis_url, "select count(*) from geo_assets_staging.stagings") == [(0,)]
     assert execute(postgis_url, "select tablename from pg_tables where tablename like 'load%'") == []
 
 
@@ -224,7 +224,7 @@ def test_the_staging_schema_is_nobody_elses(store: PostgisTables, postgis_url: s
     staged = stage(store, PLACES, [points(PLACES, 1)])
     other = role()
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        execute(as_role(postgis_url, other), f"table geo_assets.load_{staged.token}")
+        execute(as_role(postgis_url, other), f"table geo_assets_staging.load_{staged.token}")
 
 
 def test_rows_of_a_clustered_table_lie_along_a_hilbert_curve(store: PostgisTables, postgis_url: str) -> None:
@@ -412,14 +412,14 @@ def test_fault_33_the_disk_is_full_at_half_of_a_chunk(store: PostgisTables, post
         postgis_url,
         "create schema faults; create function faults.fail() returns trigger language plpgsql as"
         " $$ begin if new.id = 500 then raise sqlstate '53100'; end if; return new; end $$;"
-        f" create trigger fault before insert on geo_assets.load_{staged.token} for each row"
+        f" create trigger fault before insert on geo_assets_staging.load_{staged.token} for each row"
         " execute function faults.fail()",
     )
     with pytest.raises(TableStoreUnavailableError, match="try again later"):
         store.load_chunk(staged, 0, [points(PLACES, 1000)])
-    execute(postgis_url, f"drop trigger fault on geo_assets.load_{staged.token}")
+    execute(postgis_url, f"drop trigger fault on geo_assets_staging.load_{staged.token}")
     assert store.load_chunk(staged, 0, [points(PLACES, 1000)]) == 1000
-    assert len(execute(postgis_url, f"table geo_assets.load_{staged.token}")) == 1000
+    assert len(execute(postgis_url, f"table geo_assets_staging.load_{staged.token}")) == 1000
 
 
 def test_fault_33_a_statement_timeout_says_what_to_do(postgis_url: str) -> None:
@@ -503,14 +503,14 @@ def test_a_chunk_that_comes_between_check_and_swap_is_not_published(store: Postg
 
 def test_a_staging_whose_table_somebody_removed_is_lost(store: PostgisTables, postgis_url: str) -> None:
     staged = store.begin(PLACES, "create")
-    execute(postgis_url, f"drop table geo_assets.load_{staged.token}")
+    execute(postgis_url, f"drop table geo_assets_staging.load_{staged.token}")
     with pytest.raises(StagingLostError, match=r"geo\.places"):
         store.load_chunk(staged, 0, [points(PLACES, 1)])
 
 
 def test_a_row_that_somebody_removed_from_a_staging_is_missed(store: PostgisTables, postgis_url: str) -> None:
     staged = stage(store, PLACES, [points(PLACES, 3)])
-    execute(postgis_url, f"delete from geo_assets.load_{staged.token} where id = 2")  # noqa: S608
+    execute(postgis_url, f"delete from geo_assets_staging.load_{staged.token} where id = 2")  # noqa: S608
     with pytest.raises(TableDataError, match=r"2 rows of geo\.places are there, 3 were loaded"):
         store.publish([staged], [table_load(3)], chunks=[1])
 
@@ -565,15 +565,15 @@ def test_rights_that_are_missing_are_named_before_any_work(
         lacks("overwrite", "membership in the role 'postgres'")
         with pytest.raises(AccessDeniedError, match=r"permission denied.*grant"):
             theirs.begin(definition("new"), "create")
-        execute(postgis_url, f"grant usage, create on schema geo_assets to {name}")
-        execute(postgis_url, f"grant all on all tables in schema geo_assets to {name}")
+        execute(postgis_url, f"grant usage, create on schema geo_assets_staging to {name}")
+        execute(postgis_url, f"grant all on all tables in schema geo_assets_staging to {name}")
         load(theirs, definition("new"), points(PLACES, 2))
         assert theirs.drop("geo", "new")
 
 
 def test_a_role_with_a_schema_of_its_own_needs_no_more(postgis_url: str, role: Callable[[], str]) -> None:
     name = role()
-    execute(postgis_url, f"create schema geo_assets authorization {name}; create schema geo authorization {name}")
+    execute(postgis_url, f"create schema geo_assets_staging authorization {name}; create schema geo authorization {name}")
     with closing(PostgisTables(as_role(postgis_url, name))) as theirs:
         load(theirs, PLACES, points(PLACES, 3))
         load(theirs, PLACES, points(PLACES, 3), mode="append")
