@@ -573,7 +573,8 @@ def test_rights_that_are_missing_are_named_before_any_work(
 
 def test_a_role_with_a_schema_of_its_own_needs_no_more(postgis_url: str, role: Callable[[], str]) -> None:
     name = role()
-    execute(postgis_url, f"create schema geo_assets_staging authorization {name}; create schema geo authorization {name}")
+    for schema in ("geo_assets_staging", "geo"):
+        execute(postgis_url, f"create schema {schema} authorization {name}")
     with closing(PostgisTables(as_role(postgis_url, name))) as theirs:
         load(theirs, PLACES, points(PLACES, 3))
         load(theirs, PLACES, points(PLACES, 3), mode="append")

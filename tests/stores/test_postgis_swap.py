@@ -409,7 +409,8 @@ def test_a_view_of_another_owner_takes_membership(
         postgis_url,
         f"grant all on schema geo to {loader}, {other}; alter table geo.places owner to {loader};"  # noqa: S608
         f" create view geo.seen as select name from geo.places; alter view geo.seen owner to {other};"
-        f" grant all on schema geo_assets_staging to {loader}; grant all on all tables in schema geo_assets_staging to {loader};"
+        f" grant all on schema geo_assets_staging to {loader};"
+        f" grant all on all tables in schema geo_assets_staging to {loader};"
         f" grant select on geo.places to {other}",
     )
     url = make_url(postgis_url).set(username=loader).render_as_string(hide_password=False)
