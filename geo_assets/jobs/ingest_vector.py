@@ -36,7 +36,6 @@ from geo_assets.coremachine.contract import (
     TaskContext,
     TaskResult,
     TaskStatus,
-    Workflow,
     WorkflowParameters,
 )
 from geo_assets.coremachine.identity import task_id
@@ -65,6 +64,7 @@ from geo_assets.jobs.vector_cataloguing import (
 )
 from geo_assets.jobs.vector_staging import Staging, leftovers, remove_leftovers, sweep
 from geo_assets.jobs.vector_tables import table_metadata, table_published
+from geo_assets.jobs.vector_workflow import VectorWorkflow
 from geo_assets.scratch import ScratchFolder
 from geo_assets.settings import Settings
 from geo_assets.stores.blobs import BlobStore
@@ -632,7 +632,7 @@ def _picture_of(services: Mapping[str, Any], record: TableRecord) -> dict[str, A
 # --- the workflow --------------------------------------------------------------------------------------------------
 
 
-class IngestVector(Workflow):
+class IngestVector(VectorWorkflow):
     """A vector file as a table, or a table a layer."""
 
     job_type = "ingest_vector"
@@ -676,13 +676,8 @@ class IngestVector(Workflow):
     }
 
     asset = _ASSET
-    partition_set = "vector_tables"
     asset_deps = ("container_contents",)
-    group = "vectors"
-    owners = ("team:geo-archive",)
-    tags: ClassVar[Mapping[str, str]] = {"geo_assets/domain": "vectors"}
     kinds: ClassVar[frozenset[str]] = frozenset({"postgres", "parquet"})
-    execution = "thread"  # with the dangerous part in the sandbox
 
     @classmethod
     def parameters_to_dict(cls, model: WorkflowParameters) -> dict[str, Any]:
@@ -774,18 +769,6 @@ class IngestVector(Workflow):
     # Hooks
 
     @classmethod
-    def partition_name(cls, params: Mapping[str, Any], job_id: str) -> str:
-        """``schema.table``."""
-        del job_id
-        return f"{params['schema']}.{params['table_name']}"
-
-    @classmethod
-    def parameters_for_partition(cls, partition_key: str) -> dict[str, Any] | None:
-        """Schema and table; the file it comes from does not follow."""
-        schema, _, table = partition_key.partition(".")
-        return {"schema": schema, "table_name": table} if schema and table else None
-
-    @classmethod
     def source_version(cls, params: dict[str, Any], services: Mapping[str, Any]) -> str | None:
         """The blob's ETag; of a dataset of several, a digest of theirs.
 
@@ -793,11 +776,6 @@ class IngestVector(Workflow):
             BlobNotFoundError, ContainerNotFoundError: there is nothing to load.
         """
         return _version_of(services["blobs"], params)
-
-    @classmethod
-    def max_age_seconds(cls) -> float | None:
-        """The table may be gone: the job itself looks, and ends ``unchanged`` where all is as it was."""
-        return 0.0
 
     @classmethod
     def partition_news(cls, task: EndedTask) -> Iterable[PartitionNews]:

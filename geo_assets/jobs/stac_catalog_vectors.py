@@ -20,7 +20,6 @@ from geo_assets.coremachine.contract import (
     JobExecutionContext,
     Published,
     TaskContext,
-    Workflow,
     WorkflowParameters,
 )
 from geo_assets.coremachine.identity import task_id
@@ -35,6 +34,7 @@ from geo_assets.jobs.vector_cataloguing import (
     item_published,
     table_missing,
 )
+from geo_assets.jobs.vector_workflow import VectorWorkflow
 from geo_assets.stores.tables import TableStore
 
 __all__ = ["StacCatalogVectors", "StacCatalogVectorsParameters", "extract_vector_stac_metadata"]
@@ -106,7 +106,7 @@ def extract_vector_stac_metadata(params: dict[str, Any], context: Mapping[str, A
     )
 
 
-class StacCatalogVectors(Workflow):
+class StacCatalogVectors(VectorWorkflow):
     """One table in the catalog."""
 
     job_type = "stac_catalog_vectors"
@@ -124,12 +124,8 @@ class StacCatalogVectors(Workflow):
     handlers: ClassVar[Mapping[str, Handler]] = {"extract_vector_stac_metadata": extract_vector_stac_metadata}
 
     asset = ITEM_ASSET
-    partition_set = "vector_tables"
     asset_deps = ("vector_table",)
-    group = "vectors"
     kinds: ClassVar[frozenset[str]] = frozenset({"stac"})
-    owners = ("team:geo-archive",)
-    tags: ClassVar[Mapping[str, str]] = {"geo_assets/domain": "vectors"}
 
     @classmethod
     def parameters_to_dict(cls, model: WorkflowParameters) -> dict[str, Any]:
@@ -195,18 +191,6 @@ class StacCatalogVectors(Workflow):
     # Hooks
 
     @classmethod
-    def partition_name(cls, params: Mapping[str, Any], job_id: str) -> str:
-        """``schema.table``."""
-        del job_id
-        return f"{params['schema']}.{params['table_name']}"
-
-    @classmethod
-    def parameters_for_partition(cls, partition_key: str) -> dict[str, Any] | None:
-        """Schema and table, everything else left to its default; ``None`` where it names no table."""
-        schema, _, table = partition_key.partition(".")
-        return {"schema": schema, "table_name": table} if schema and table else None
-
-    @classmethod
     def source_version(cls, params: dict[str, Any], services: Mapping[str, Any]) -> str | None:
         """The table's version.
 
@@ -222,11 +206,6 @@ class StacCatalogVectors(Workflow):
             return tables.describe(schema, table, exact=False).version
         except TableNotFoundError:
             raise TableNotFoundError(table_missing(tables, schema, table)) from None
-
-    @classmethod
-    def max_age_seconds(cls) -> float | None:
-        """Rows or the item may have changed: the job itself looks, and ends ``unchanged`` where all is as it was."""
-        return 0.0
 
     @classmethod
     def keys_with_prefix(cls, prefix: str, services: Mapping[str, Any]) -> Iterable[str]:
