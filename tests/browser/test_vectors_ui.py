@@ -49,7 +49,6 @@ def test_tables_are_shown_with_their_maps_and_a_bad_file_is_red(
 
     ui.open_partition("vector_table", "geo.german_cities")
     is_drawn(ui.value("geo/map").locator("img"))
-    ui.picture("vector-table-points")
 
     ui.open_partition("vector_table", "geo.page")
     ui.press("View all historical events", exact=False)
@@ -72,4 +71,3 @@ def test_the_lineage_of_tables_leads_from_the_container_to_the_items(ui: Dagster
         expect(node).to_be_visible()
     places = [box["x"] for box in (node.bounding_box() for node in nodes) if box]
     assert places == sorted(places)
-    ui.picture("vector-lineage")
