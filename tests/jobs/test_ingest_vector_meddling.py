@@ -7,13 +7,18 @@ by themselves (``test_ingest_vector``), and crashes (``test_ingest_vector_faults
 import json
 import os
 import time
+import uuid
+from pathlib import Path
 
+import geopandas
 import pytest
+import shapely
 
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind
 from geo_assets.errors import ParameterError
 from geo_assets.jobs.stac_catalog_vectors import StacCatalogVectors
-from tests.jobs.loading import Loader, files, loader, open_bench, tables_url
+from tests.conftest import Azurite
+from tests.jobs.loading import Loader, OpenBench, files, loader, open_bench, tables_url
 from tests.jobs.test_ingest_vector import ONE, TWO, by_hand
 
 __all__ = ["files", "loader", "open_bench", "tables_url"]
@@ -88,9 +93,6 @@ def test_a_wrong_column_of_dates_is_told_before_there_is_a_table(loader: Loader)
 
 
 def test_a_layer_called_like_another_s_points_is_told(files: Loader) -> None:
-    import geopandas  # noqa: PLC0415 - writes the file only
-    import shapely  # noqa: PLC0415
-
     path = files.bench.containers / "bronze" / "names.gpkg"
     path.parent.mkdir(parents=True, exist_ok=True)
     mixed = geopandas.GeoDataFrame(geometry=[shapely.Point(1, 1), shapely.box(0, 0, 1, 1)], crs=4326)
@@ -119,3 +121,31 @@ def test_secrets_in_source_file_are_refused() -> None:
         with pytest.raises(ParameterError, match="without its query") as error:
             StacCatalogVectors.validate_job_parameters({"table_name": "a", "source_file": address})
         assert "canary" not in str(error.value)
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("tables_url", ["postgis"], indirect=True)
+def test_a_shapefile_in_azure_is_loaded_and_nothing_is_left_there(
+    open_bench: OpenBench, tables_url: str, azurite: Azurite, tmp_path: Path
+) -> None:
+    own = uuid.uuid4().hex[:10]
+    containers = {f"{name}_container": f"{name}-{own}" for name in ("bronze", "staging", "thumbnail")}
+    bench = open_bench(
+        tables_url=tables_url, blob_store="azure", azure_connection_string=azurite.connection_string, **containers
+    )
+    blobs = bench.services["blobs"]
+    blobs.create_container(containers["bronze_container"])
+    places = geopandas.GeoDataFrame(
+        {"name": ["Bern", "Thun"]}, geometry=shapely.points([(7, 47), (7.6, 46.7)]), crs=4326
+    )
+    places.to_crs(25832).to_file(tmp_path / "towns.shp")
+    for part in tmp_path.glob("towns.*"):
+        blobs.put(containers["bronze_container"], f"maps/{part.name}", part.read_bytes())
+    wanted = {"container_name": containers["bronze_container"], "blob_name": "maps/towns.shp", "table_name": "towns"}
+    job = bench.run("ingest_vector", **wanted)
+    assert job.status is JobStatus.COMPLETED, job.reason
+    read = bench.services["tables"].read("geo", "towns")
+    assert [name for batch in read for name in batch.column("name").to_pylist()] == ["Bern", "Thun"]
+    assert sum(batch.num_rows for batch in blobs.list_blobs(containers["staging_container"])) == 0
+    assert blobs.head(containers["thumbnail_container"], "tables/geo.towns.webp").size > 0
+    assert bench.run("ingest_vector", **wanted).outcome is OutcomeKind.UNCHANGED
