@@ -21,10 +21,7 @@ from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 from geo_assets.vector import csv_layers
 from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer, SchemaWidenedError
 from geo_assets.vector.text_values import WHOLE
-from tests.services.found import REPOSITORY
-
-DATA = REPOSITORY.parent / "shared" / "data" / "vectors"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
+from tests.vector.vectors import real
 
 
 def opened(path: Path, text: str | bytes | None = None, **options: Any) -> Layer:
@@ -66,11 +63,10 @@ def path(tmp_path: Path) -> Path:
 # --- against another reader ------------------------------------------------------------------------------------
 
 
-@needs_data
 def test_cities_are_those_that_pandas_reads() -> None:
-    layer, table = read(DATA / "world_cities.csv", lat_name="lat", lon_name="lng")
+    layer, table = read(real("world_cities.csv"), lat_name="lat", lon_name="lng")
     wanted = pd.read_csv(
-        DATA / "world_cities.csv", dtype={"admin1": str, "admin2": str}, keep_default_na=False, na_values={"": ""}
+        real("world_cities.csv"), dtype={"admin1": str, "admin2": str}, keep_default_na=False, na_values={"": ""}
     )
     assert table.num_rows == len(wanted) == 171_075
     for name in ("name", "country", "admin1", "admin2"):
@@ -83,10 +79,9 @@ def test_cities_are_those_that_pandas_reads() -> None:
     assert "NA" in column(table, "country")  # Namibia
 
 
-@needs_data
 def test_states_are_those_that_ogr_reads() -> None:
-    layer, table = read(DATA / "us_states_wkt.csv", wkt_column="wkt")
-    wanted = geopandas.read_file(DATA / "us_states_wkt.csv", engine="pyogrio")
+    layer, table = read(real("us_states_wkt.csv"), wkt_column="wkt")
+    wanted = geopandas.read_file(real("us_states_wkt.csv"), engine="pyogrio")
     assert table.column_names == ["id", "name", GEOMETRY]
     assert column(table, "id") == wanted["id"].tolist()  # "04" stays text
     expected = shapely.from_wkt(wanted["wkt"])

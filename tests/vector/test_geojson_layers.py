@@ -22,10 +22,7 @@ from geo_assets.vector.geojson_layers import _Features, _UnlikeError
 from geo_assets.vector.geojson_shapes import DEPTHS, IrregularError, encode, pack
 from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer, SchemaWidenedError
 from geo_assets.vector.text_values import JSON, WHOLE
-from tests.services.found import REPOSITORY
-
-DATA = REPOSITORY.parent / "shared" / "data" / "vectors"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
+from tests.vector.vectors import real
 
 POINT = {"type": "Point", "coordinates": [2, 1]}
 
@@ -85,12 +82,11 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- against another reader ------------------------------------------------------------------------------------
 
 
-@needs_data
 @pytest.mark.parametrize("block", [1 << 14, 1 << 22])
 def test_countries_are_those_that_ogr_reads(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     monkeypatch.setattr(geojson_text, "_BLOCK", block)
-    layer, table = read(DATA / "countries_50m.geojson")
-    wanted = geopandas.read_file(DATA / "countries_50m.geojson", engine="pyogrio")
+    layer, table = read(real("countries_50m.geojson"))
+    wanted = geopandas.read_file(real("countries_50m.geojson"), engine="pyogrio")
     assert table.num_rows == len(wanted) == 241
     assert layer.crs is not None
     assert layer.crs.to_epsg() == 4326

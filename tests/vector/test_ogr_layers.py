@@ -27,8 +27,8 @@ from geo_assets.vector.gdal_fence import gdal_fence
 from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer, SchemaWidenedError
 from geo_assets.vector.ogr_layers import open_layers
 from geo_assets.vector.open import VectorBudget
+from tests.vector.vectors import real
 
-DEMO = Path(__file__).parents[2] / "geo_assets" / "demo_data"
 DRIVERS = {
     ".gpkg": "GPKG",
     ".shp": "ESRI Shapefile",
@@ -133,9 +133,7 @@ def test_rows_are_those_geopandas_reads(tmp_path: Path, suffix: str) -> None:
     [("us_counties.gpkg", "GPKG"), ("countries_50m.geojson", "GeoJSON"), ("swiss_cities.kml", "LIBKML")],
 )
 def test_real_files(name: str, driver: str) -> None:
-    path = next((one for one in (DEMO / name, Path("/work/shared/data/vectors") / name) if one.exists()), None)
-    if path is None:
-        pytest.skip("only where the large files are")
+    path = real(name)
     for layer in open_layers(path, driver=driver, stem=path.stem, layer=None, encoding=None, types={}):
         found = rows(layer)
         expected = geopandas.read_file(path, layer=layer.name)
@@ -148,7 +146,7 @@ def test_real_files(name: str, driver: str) -> None:
 
 
 def test_a_real_shapefile(tmp_path: Path) -> None:
-    with zipfile.ZipFile(DEMO / "german_cities_utm32n.zip") as archive:
+    with zipfile.ZipFile(real("german_cities_utm32n.zip")) as archive:
         archive.extractall(tmp_path)
     path = next(tmp_path.rglob("*.shp"))
     [layer] = opened(path)

@@ -20,6 +20,7 @@ from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 from geo_assets.vector import wkb
 from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer
 from geo_assets.vector.parquet_layers import open_layers
+from tests.vector.vectors import real
 
 SHAPES: Mapping[str, list[str | None]] = {
     "point": ["POINT (1 2)", None, "POINT EMPTY", "POINT (3 4)"],
@@ -112,9 +113,7 @@ def test_rows_are_those_geopandas_wrote(tmp_path: Path, version: str, encoding: 
 
 
 def test_a_real_file() -> None:
-    path = Path("/work/shared/data/vectors/southern_cities.parquet")
-    if not path.exists():
-        pytest.skip("only where the large files are")
+    path = real("southern_cities.parquet")
     layer, expected = opened(path), geopandas.read_parquet(path)
     found = rows(layer)
     assert layer.crs == expected.crs
