@@ -25,11 +25,10 @@ from geo_assets.errors import (
     GeoAssetsError,
     PreconditionFailedError,
 )
-from geo_assets.jobs.raster_blobs import failed, invalid
+from geo_assets.jobs.blob_tasks import chunks_of, etag_of, failed, invalid
 from geo_assets.jobs.raster_cataloguing import (
     DescribedFile,
     ItemRequest,
-    chunks_of,
     item_published,
     picture_and_item,
     pictures_of,
@@ -41,7 +40,7 @@ from geo_assets.stac.items import COG_MEDIA_TYPE
 from geo_assets.stores.blobs import BlobStore, PutMode
 from geo_assets.stores.catalog import CatalogStore
 
-__all__ = ["MAIN_TIER", "cogs_published", "etag_of", "main_tier", "output_name", "publish", "require_names"]
+__all__ = ["MAIN_TIER", "cogs_published", "main_tier", "output_name", "publish", "require_names"]
 
 MAIN_TIER = "analysis"
 """The tier whose COG has the original's name."""
@@ -107,14 +106,6 @@ def require_names(
             )
         targets[tier] = target
     return targets
-
-
-def etag_of(blobs: BlobStore, container: str, blob: str) -> str | None:
-    """ETag of a blob; ``None`` if it is not there."""
-    try:
-        return blobs.head(container, blob).etag
-    except (BlobNotFoundError, ContainerNotFoundError):
-        return None
 
 
 # --- publishing --------------------------------------------------------------------------------------------------

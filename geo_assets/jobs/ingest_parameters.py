@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from geo_assets.coremachine.contract import WorkflowParameters
 from geo_assets.errors import ParameterError
-from geo_assets.jobs.raster_blobs import check_blob, check_optional_container
+from geo_assets.jobs.blob_tasks import BlobParameters
 from geo_assets.jobs.vector_cataloguing import CatalogueTableParameters
 from geo_assets.settings import get_settings
 from geo_assets.stores.tables import LoadMode
@@ -34,7 +34,7 @@ _GEOMETRY = ("null_geometries", "invalid_geometries", "impossible_coordinates", 
              "dimensions", "orient", "antimeridian")  # fmt: skip
 
 
-class IngestVectorParameters(CatalogueTableParameters):
+class IngestVectorParameters(CatalogueTableParameters, BlobParameters):
     """Parameters of ``ingest_vector``."""
 
     blob_name: str = Field(description="Name of the vector file in its container; of a bare shapefile the .shp.")
@@ -44,9 +44,6 @@ class IngestVectorParameters(CatalogueTableParameters):
     )
     table_name: str = Field(
         description="Name of the table; of a file with several layers, what the names of its tables begin with."
-    )
-    container_name: str | None = Field(
-        None, description="Container of the blob. Default: the bronze container (GEO_ASSETS_BRONZE_CONTAINER)."
     )
     # pydantic's own models have a method of the parameter's name
     schema_name: str = Field(
@@ -97,22 +94,10 @@ class IngestVectorParameters(CatalogueTableParameters):
 
     @model_validator(mode="before")
     @classmethod
-    def _require(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for name in ("blob_name", "table_name"):
-                if name not in data:
-                    raise ValueError(f"{name} is required")
+    def _require_table(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "table_name" not in data:
+            raise ValueError("table_name is required")
         return data
-
-    @field_validator("blob_name", mode="plain")
-    @classmethod
-    def _check_blob(cls, value: Any) -> str:
-        return check_blob(value)
-
-    @field_validator("container_name", mode="plain")
-    @classmethod
-    def _check_container(cls, value: Any) -> str | None:
-        return check_optional_container(value)
 
     @field_validator("file_extension", mode="plain")
     @classmethod

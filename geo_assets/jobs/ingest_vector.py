@@ -50,10 +50,9 @@ from geo_assets.errors import (
     VectorRefusedError,
     VectorUnreadableError,
 )
-from geo_assets.jobs.cog_publishing import etag_of
+from geo_assets.jobs.blob_tasks import etag_of, failed, invalid, scratch_of, sentence_of
+from geo_assets.jobs.cataloguing import refresh_collections
 from geo_assets.jobs.ingest_parameters import IngestVectorParameters, geometry_options, read_options
-from geo_assets.jobs.raster_blobs import failed, invalid, scratch_of, sentence_of
-from geo_assets.jobs.stac_catalog_raster import refresh_collections
 from geo_assets.jobs.vector_cataloguing import (
     ITEM_ASSET,
     TableItemRequest,

@@ -32,16 +32,16 @@ from geo_assets.coremachine.contract import (
 from geo_assets.coremachine.identity import task_id
 from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.errors import ContractError, ParameterError, PreconditionFailedError
+from geo_assets.jobs.blob_tasks import container_of, etag_of, failed, invalid, sentence_of
+from geo_assets.jobs.cataloguing import refresh_collections
 from geo_assets.jobs.cog_publishing import (
     MAIN_TIER,
     cogs_published,
-    etag_of,
     main_tier,
     output_name,
     publish,
     require_names,
 )
-from geo_assets.jobs.raster_blobs import container_of, failed, invalid, sentence_of
 from geo_assets.jobs.raster_cataloguing import (
     ITEM_ASSET,
     CatalogueParameters,
@@ -50,7 +50,6 @@ from geo_assets.jobs.raster_cataloguing import (
     is_current,
     picture_metadata,
 )
-from geo_assets.jobs.stac_catalog_raster import refresh_collections
 from geo_assets.jobs.validate_raster_job import (
     RasterParameters,
     ValidateRasterJob,

@@ -11,7 +11,7 @@ import base64
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,16 +24,15 @@ from geo_assets.coremachine.contract import (
     OutcomeKind,
     Published,
     TaskContext,
-    WorkflowParameters,
     canonical_json,
 )
 from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.errors import BlobNotFoundError, ContainerNotFoundError, ParameterError
-from geo_assets.jobs.raster_blobs import failed, invalid, sentence_of
+from geo_assets.jobs.blob_tasks import failed, invalid, sentence_of
+from geo_assets.jobs.cataloguing import CollectionParameters
 from geo_assets.pictures import Picture, enlarged, gallery, histogram_svg, shown_at_once
 from geo_assets.settings import Settings
 from geo_assets.stac.acquisition import check_datetime_pattern
-from geo_assets.stac.collections import describe_collection
 from geo_assets.stac.identifiers import IdRule, file_stem, raster_item_id
 from geo_assets.stac.items import StacVersion
 from geo_assets.stac.locator_map import locator_map, small_map
@@ -48,7 +47,6 @@ __all__ = [
     "ItemRequest",
     "blob_facts",
     "catalogued_metadata",
-    "chunks_of",
     "is_current",
     "item_facts",
     "item_published",
@@ -65,11 +63,10 @@ ITEM_ASSET = "raster_stac_item"
 """Asset of the items of rasters, whichever workflow makes them."""
 RECIPE_VERSION = 1
 """Changes when items are made differently, so that those of before are made anew."""
-_CHUNK = 8 * 1024 * 1024
 _SVG = "image/svg+xml"
 
 
-class CatalogueParameters(WorkflowParameters):
+class CatalogueParameters(CollectionParameters):
     """Parameters of every workflow that makes items of rasters; each has a ``collection_id`` of its own beside."""
 
     stac_version: StacVersion = Field(
@@ -85,16 +82,6 @@ class CatalogueParameters(WorkflowParameters):
         description="container_path: no two blobs share an item id. legacy: the original's ids, which two blobs can"
         " share; the second is refused.",
     )
-
-    @field_validator("collection_id", mode="after", check_fields=False)
-    @classmethod
-    def _check_collection(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                describe_collection(value)
-            except ParameterError as error:
-                raise ValueError(f"collection_id: {error}") from None
-        return value
 
     @field_validator("datetime_pattern", mode="after")
     @classmethod
@@ -275,13 +262,6 @@ def thumbnail_place(settings: Settings, facts: Mapping[str, Any]) -> dict[str, s
     if len(name) > MAX_BLOB_NAME:
         name = f"{file_stem(name)}.webp"
     return {"container": settings.thumbnail_container, "name": name}
-
-
-def chunks_of(path: Path) -> Iterator[bytes]:
-    """A local file in chunks."""
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
 
 
 def write_item(services: Mapping[str, Any], request: ItemRequest, item: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,48 +1,20 @@
 """What the workflows whose partition is one raster have in common: its name, its version, which blobs are rasters.
 
-What belongs here: :class:`RasterWorkflow` and its :class:`BlobParameters`.  What does not: stages and handlers
+What belongs here: :class:`RasterWorkflow`.  What does not: stages and handlers
 (``validate_raster_job``, ``process_raster``, ``stac_catalog_raster``).
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from geo_assets.coremachine.contract import Workflow
+from geo_assets.jobs.blob_tasks import container_of
 
-from geo_assets.coremachine.contract import Workflow, WorkflowParameters
-from geo_assets.jobs.raster_blobs import check_blob, check_optional_container, container_of
-
-__all__ = ["RASTER_SUFFIXES", "BlobParameters", "RasterWorkflow"]
+__all__ = ["RASTER_SUFFIXES", "RasterWorkflow"]
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".img", ".ntf", ".nitf", ".nc", ".h5",
                    ".hdf5", ".asc", ".hgt")  # fmt: skip
 """Endings of blobs that look like rasters."""
-
-
-class BlobParameters(WorkflowParameters):
-    """Which blob; its rules stand alone (mode "plain"), in the original's words."""
-
-    blob_name: str = Field(description="Name of the raster blob in its container.")
-    container_name: str | None = Field(
-        None, description="Container of the blob. Default: the bronze container (GEO_ASSETS_BRONZE_CONTAINER)."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _require_blob(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "blob_name" not in data:
-            raise ValueError("blob_name is required")
-        return data
-
-    @field_validator("blob_name", mode="plain")
-    @classmethod
-    def _check_blob(cls, value: Any) -> str:
-        return check_blob(value)
-
-    @field_validator("container_name", mode="plain")
-    @classmethod
-    def _check_container(cls, value: Any) -> str | None:
-        return check_optional_container(value)
 
 
 class RasterWorkflow(Workflow):

@@ -32,8 +32,9 @@ from geo_assets.coremachine.contract import (
 from geo_assets.coremachine.identity import task_id
 from geo_assets.coremachine.task_outcome import execute
 from geo_assets.errors import BlobNotFoundError, ContainerNotFoundError, GeoAssetsError, TransientError
+from geo_assets.jobs.blob_tasks import failed
+from geo_assets.jobs.cataloguing import refresh_collections
 from geo_assets.jobs.container_parameters import check_container
-from geo_assets.jobs.raster_blobs import failed
 from geo_assets.jobs.raster_cataloguing import (
     ITEM_ASSET,
     CatalogueParameters,
@@ -41,7 +42,7 @@ from geo_assets.jobs.raster_cataloguing import (
     catalogued_metadata,
     thumbnail_place,
 )
-from geo_assets.jobs.stac_catalog_raster import extract_stac_metadata, refresh_collections
+from geo_assets.jobs.stac_catalog_raster import extract_stac_metadata
 from geo_assets.pictures import bar_chart
 from geo_assets.settings import Settings, get_settings
 from geo_assets.stac.items import DescribedBlob

@@ -25,11 +25,13 @@ from geo_assets.coremachine.contract import (
 )
 from geo_assets.coremachine.identity import task_id
 from geo_assets.errors import GeoAssetsError, RasterRefusedError
-from geo_assets.jobs.raster_blobs import (
+from geo_assets.jobs.blob_tasks import (
+    BlobParameters,
     container_of,
     invalid,
     scratch_of,
 )
+from geo_assets.jobs.cataloguing import refresh_collections
 from geo_assets.jobs.raster_cataloguing import (
     ITEM_ASSET,
     CatalogueParameters,
@@ -46,11 +48,11 @@ from geo_assets.jobs.raster_cataloguing import (
     publish_thumbnail,
     write_item,
 )
-from geo_assets.jobs.raster_workflow import BlobParameters, RasterWorkflow
+from geo_assets.jobs.raster_workflow import RasterWorkflow
 from geo_assets.settings import Settings
 from geo_assets.stores.blobs import BlobStore
 
-__all__ = ["StacCatalogRaster", "StacCatalogRasterParameters", "extract_stac_metadata", "refresh_collections"]
+__all__ = ["StacCatalogRaster", "StacCatalogRasterParameters", "extract_stac_metadata"]
 
 
 class StacCatalogRasterParameters(BlobParameters, CatalogueParameters):
@@ -160,16 +162,6 @@ def _originals_fields(stac: Mapping[str, Any], *, reason: str | None) -> dict[st
         "insert_error": reason if stac["outcome"] == OutcomeKind.INVALID else None,
         "insert_time_seconds": stac.get("insert_time_seconds", 0.0),
     }
-
-
-def refresh_collections(jobs: Sequence[Mapping[str, Any]], services: Mapping[str, Any]) -> None:
-    """Bring the collections that these jobs wrote to up to date: extents, summaries, links, mirror.
-
-    Raises:
-        CatalogError, CatalogUnavailableError: as the catalog's.
-    """
-    for collection in sorted({params["collection_id"] for params in jobs if params.get("collection_id")}):
-        services["catalog"].refresh_collection(collection)
 
 
 class StacCatalogRaster(RasterWorkflow):

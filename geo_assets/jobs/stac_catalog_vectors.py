@@ -24,7 +24,7 @@ from geo_assets.coremachine.contract import (
 )
 from geo_assets.coremachine.identity import task_id
 from geo_assets.errors import ParameterError, TableNotFoundError
-from geo_assets.jobs.stac_catalog_raster import refresh_collections
+from geo_assets.jobs.cataloguing import refresh_collections
 from geo_assets.jobs.vector_cataloguing import (
     ITEM_ASSET,
     CatalogueTableParameters,

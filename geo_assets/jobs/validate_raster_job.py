@@ -26,14 +26,15 @@ from geo_assets.coremachine.identity import task_id
 from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.coremachine.task_outcome import TaskOutcome
 from geo_assets.errors import ParameterError, RasterRefusedError
-from geo_assets.jobs.raster_blobs import (
+from geo_assets.jobs.blob_tasks import (
+    BlobParameters,
     container_of,
     failed,
     invalid,
     scratch_of,
     sentence_of,
 )
-from geo_assets.jobs.raster_workflow import BlobParameters, RasterWorkflow
+from geo_assets.jobs.raster_workflow import RasterWorkflow
 from geo_assets.settings import Settings
 
 __all__ = [

@@ -17,14 +17,13 @@ from geo_assets.coremachine.contract import (
     Markdown,
     OutcomeKind,
     Published,
-    WorkflowParameters,
 )
 from geo_assets.errors import ParameterError, TableNotFoundError
-from geo_assets.jobs.raster_blobs import invalid
+from geo_assets.jobs.blob_tasks import invalid
+from geo_assets.jobs.cataloguing import CollectionParameters
 from geo_assets.jobs.vector_tables import box_text
 from geo_assets.pictures import Picture, gallery, shown_at_once
 from geo_assets.settings import Settings
-from geo_assets.stac.collections import describe_collection
 from geo_assets.stac.identifiers import table_item_id
 from geo_assets.stac.items import BlobFacts
 from geo_assets.stac.locator_map import MEDIA_TYPE, locator_map, small_map
@@ -53,7 +52,7 @@ _NEAR = 5
 _SAME = "the catalog holds the same item"
 
 
-class CatalogueTableParameters(WorkflowParameters):
+class CatalogueTableParameters(CollectionParameters):
     """Parameters of every workflow that makes items of tables."""
 
     collection_id: str | None = Field("vectors", description="Collection of the item; null: none is made.")
@@ -66,16 +65,6 @@ class CatalogueTableParameters(WorkflowParameters):
         description="exact: footprint, box and row count are computed from all rows. estimated: box and row count are"
         " taken from the database's statistics, which is quick however large the table is.",
     )
-
-    @field_validator("collection_id", mode="after")
-    @classmethod
-    def _check_collection(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                describe_collection(value)
-            except ParameterError as error:
-                raise ValueError(f"collection_id: {error}") from None
-        return value
 
     @field_validator("datetime_column", mode="after")
     @classmethod

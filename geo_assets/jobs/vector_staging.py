@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from geo_assets.errors import BlobNotFoundError, ContainerNotFoundError, StagingLostError
-from geo_assets.jobs.raster_cataloguing import chunks_of
+from geo_assets.jobs.blob_tasks import chunks_of
 from geo_assets.settings import Settings
 from geo_assets.stores.blobs import BlobStore
 

@@ -1,31 +1,39 @@
-"""What the handlers of the raster workflows have in common: blobs, the scratch folder, and answers.
+"""What workflows about blobs have in common: parameters that name one, what handlers do with it, and their answers.
 
-What belongs here: parameters that name a blob, the job's scratch folder, turning what came out of the sandbox into a
-handler's return.  What does not: the workflows (``raster_workflow``, and a module each), and what is done to a file
-(``geo_assets.raster``, ``geo_assets.stac``).
+What belongs here: :class:`BlobParameters`, the job's scratch folder, reading and naming blobs, turning what came out of
+the sandbox into a handler's return.  What does not: the workflows, and what is done to a file (``geo_assets.raster``,
+``geo_assets.vector``, ``geo_assets.stac``).
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from geo_assets.coremachine.contract import OutcomeKind, TaskContext
+from pydantic import Field, field_validator, model_validator
+
+from geo_assets.coremachine.contract import OutcomeKind, TaskContext, WorkflowParameters
 from geo_assets.coremachine.task_outcome import TaskOutcome
-from geo_assets.errors import UnsupportedNameError
+from geo_assets.errors import BlobNotFoundError, ContainerNotFoundError, UnsupportedNameError
 from geo_assets.jobs.container_parameters import check_container
 from geo_assets.scratch import ScratchFolder
 from geo_assets.settings import Settings, get_settings
-from geo_assets.stores.blobs import check_blob_name
+from geo_assets.stores.blobs import BlobStore, check_blob_name
 
 __all__ = [
+    "BlobParameters",
     "check_blob",
     "check_optional_container",
+    "chunks_of",
     "container_of",
+    "etag_of",
     "failed",
     "invalid",
     "scratch_of",
     "sentence_of",
 ]
+
+_CHUNK = 8 * 1024 * 1024
 
 # --- parameters --------------------------------------------------------------------------------------------------
 
@@ -64,6 +72,32 @@ def check_optional_container(value: Any) -> str | None:
     return check_container(value.strip())
 
 
+class BlobParameters(WorkflowParameters):
+    """Which blob; its rules stand alone (mode "plain"), in the original's words."""
+
+    blob_name: str = Field(description="Name of the blob in its container.")
+    container_name: str | None = Field(
+        None, description="Container of the blob. Default: the bronze container (GEO_ASSETS_BRONZE_CONTAINER)."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _require_blob(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "blob_name" not in data:
+            raise ValueError("blob_name is required")
+        return data
+
+    @field_validator("blob_name", mode="plain")
+    @classmethod
+    def _check_blob(cls, value: Any) -> str:
+        return check_blob(value)
+
+    @field_validator("container_name", mode="plain")
+    @classmethod
+    def _check_container(cls, value: Any) -> str | None:
+        return check_optional_container(value)
+
+
 # --- work --------------------------------------------------------------------------------------------------------
 
 
@@ -76,6 +110,21 @@ def scratch_of(context: Mapping[str, Any], settings: Settings) -> Iterator[Scrat
         return
     with ScratchFolder(settings.scratch_path) as own:
         yield own
+
+
+def chunks_of(path: Path) -> Iterator[bytes]:
+    """A local file in chunks."""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def etag_of(blobs: BlobStore, container: str, blob: str) -> str | None:
+    """ETag of a blob; ``None`` if it is not there."""
+    try:
+        return blobs.head(container, blob).etag
+    except (BlobNotFoundError, ContainerNotFoundError):
+        return None
 
 
 def invalid(code: str, message: str, result: Mapping[str, Any]) -> dict[str, Any]:
