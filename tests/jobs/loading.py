@@ -6,23 +6,21 @@ does not: tests.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import pandas as pd
-import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind
 from geo_assets.coremachine.ledger import Job
-from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.unpublish import Taken, execute, plan
 from tests.jobs.bench import Bench
 from tests.vector.vectors import real
 
-__all__ = ["Loader", "OpenBench", "files", "loader", "open_bench", "tables_url"]
+__all__ = ["Loader"]
 
 
 class Loader:
@@ -95,6 +93,16 @@ class Loader:
         assert self.names() == before
         self.require_clean()
         return reason
+
+    def by_hand(self, *statements: str) -> None:
+        """What somebody does to the database."""
+        url = self.bench.settings.tables_url
+        assert url is not None
+        engine = create_engine(url.get_secret_value())
+        with engine.begin() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+        engine.dispose()
 
     # what there is
 
@@ -175,45 +183,3 @@ class Loader:
 def fates(taken: Sequence[Taken]) -> dict[str, str]:
     """Kind and name → what became of it."""
     return {f"{thing.kind} {thing.name}": thing.outcome.value for one in taken for thing in one.things}
-
-
-@pytest.fixture(params=["geoparquet", pytest.param("postgis", marks=pytest.mark.services)])
-def tables_url(request: pytest.FixtureRequest) -> str | None:
-    """Where the tables are: files, or an empty database."""
-    if request.param == "geoparquet":
-        return None
-    pytest.importorskip("geo_assets.stores.postgis")
-    url: str = request.getfixturevalue("postgres_url")
-    return url
-
-
-OpenBench = Callable[..., Bench]
-
-
-@pytest.fixture
-def open_bench(tmp_path: Path, shared_sandbox: Sandbox) -> Iterator[OpenBench]:
-    """Makes workbenches and closes their stores."""
-    made: list[Bench] = []
-
-    def open_one(**settings: Any) -> Bench:
-        home = tmp_path / f"bench{len(made)}"
-        home.mkdir()
-        made.append(Bench(home, shared_sandbox, **settings))
-        return made[-1]
-
-    yield open_one
-    for bench in made:
-        bench.services["catalog"].close()
-        bench.services["tables"].close()
-
-
-@pytest.fixture
-def loader(open_bench: OpenBench, tables_url: str | None) -> Loader:
-    """Over each table store."""
-    return Loader(open_bench(tables_url=tables_url))
-
-
-@pytest.fixture
-def files(open_bench: OpenBench) -> Loader:
-    """Over GeoParquet: for what no store decides."""
-    return Loader(open_bench())

@@ -17,7 +17,6 @@ import pandas as pd
 import pyogrio
 import pytest
 import shapely
-from sqlalchemy import create_engine, text
 
 from geo_assets.coremachine.binding import bind
 from geo_assets.coremachine.contract import OutcomeKind, check_contract
@@ -26,12 +25,9 @@ from geo_assets.coremachine.submission import prepare
 from geo_assets.errors import ParameterError
 from geo_assets.jobs.ingest_vector import IngestVector
 from geo_assets.settings import get_settings
-from tests.jobs.loading import Loader, files, loader, open_bench, tables_url
+from tests.jobs.loading import Loader
 from tests.vector.files import shapefile, write, zipped_folder
 from tests.vector.vectors import LAYERS, independent, real, require_equal_shapes
-
-__all__ = ["files", "loader", "open_bench", "tables_url"]
-
 
 # --- all real files ------------------------------------------------------------------------------------------------
 
@@ -725,15 +721,7 @@ def replace_by_hand(loader: Loader) -> None:
         folder.mkdir()
         geopandas.GeoDataFrame({"mine": [1]}, geometry=[BERN], crs="EPSG:4326").to_parquet(folder / "mine.parquet")
         return
-    by_hand(url, "create table geo.places (mine integer, geom geometry(Point, 4326))")
-
-
-def by_hand(url: Any, *statements: str) -> None:
-    engine = create_engine(url.get_secret_value())
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-    engine.dispose()
+    loader.by_hand("create table geo.places (mine integer, geom geometry(Point, 4326))")
 
 
 def test_a_table_replaced_between_plan_and_removal_stays(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -786,9 +774,7 @@ def test_an_item_can_be_taken_back_without_its_table(loader: Loader) -> None:
 @pytest.mark.parametrize("tables_url", ["postgis"], indirect=True)
 def test_a_table_that_is_in_use_stays_with_its_record(loader: Loader) -> None:
     loader.load(loader.write("two.geojson", TWO))
-    url = loader.bench.settings.tables_url
-    assert url is not None
-    by_hand(url, "create table geo.visits (place bigint references geo.places (id))")
+    loader.by_hand("create table geo.visits (place bigint references geo.places (id))")
     reason = loader.job(loader.write("one.geojson", ONE), load_mode="overwrite").reason or ""
     assert reason.startswith("TABLE_IN_USE: ")
     assert "visits" in reason
@@ -796,6 +782,6 @@ def test_a_table_that_is_in_use_stays_with_its_record(loader: Loader) -> None:
     assert loader.wiped == {}
     assert [row.complete for row in loader.bench.ledger.audits()] == [False]
     assert len(loader.rows()) == 2
-    by_hand(url, "drop table geo.visits")
+    loader.by_hand("drop table geo.visits")
     assert loader.take_back("geo.places")["table places"] == "removed"
     assert loader.wiped["vector_table"] == ["geo.places"]

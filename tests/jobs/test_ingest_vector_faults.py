@@ -25,12 +25,13 @@ from sqlalchemy.engine import make_url
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind
 from geo_assets.errors import CatalogUnavailableError, TableStoreUnavailableError
 from tests.jobs.bench import Bench
-from tests.jobs.loading import Loader, OpenBench, files, loader, open_bench, tables_url
+from tests.jobs.conftest import OpenBench
+from tests.jobs.loading import Loader
 from tests.raster.conftest import Listener, listener
 from tests.stores.table_rows import definition, load, points
 from tests.vector.files import kml, shapefile, vrt, write, zipped, zipped_folder
 
-__all__ = ["files", "listener", "loader", "open_bench", "tables_url"]
+__all__ = ["listener"]
 
 ROWS = 250
 CHUNKED = "name,lat,lon\n" + "".join(f"town {row},47.5,{7 + row / 1000}\n" for row in range(1, ROWS + 1))
@@ -340,7 +341,6 @@ def everything_said(loader: Loader) -> str:
 
 
 def test_no_password_is_told_where_the_database_is_away(open_bench: OpenBench) -> None:
-    pytest.importorskip("geo_assets.stores.postgis")
     away = Loader(open_bench(tables_url=f"postgresql+psycopg2://geo:{CANARY}@127.0.0.1:1/geo"))
     with pytest.raises(TableStoreUnavailableError) as raised:  # by what is done once a run
         away.job(away.write("towns.csv", CHUNKED))

@@ -18,10 +18,9 @@ from geo_assets.coremachine.contract import JobStatus, OutcomeKind
 from geo_assets.errors import ParameterError
 from geo_assets.jobs.stac_catalog_vectors import StacCatalogVectors
 from tests.conftest import Azurite
-from tests.jobs.loading import Loader, OpenBench, files, loader, open_bench, tables_url
-from tests.jobs.test_ingest_vector import ONE, TWO, by_hand
-
-__all__ = ["files", "loader", "open_bench", "tables_url"]
+from tests.jobs.conftest import OpenBench
+from tests.jobs.loading import Loader
+from tests.jobs.test_ingest_vector import ONE, TWO
 
 
 def _points(*places: tuple[float, float], **properties: object) -> str:
@@ -49,9 +48,7 @@ def test_old_blobs_of_others_in_the_staging_container_stay(files: Loader) -> Non
 @pytest.mark.parametrize("tables_url", ["postgis"], indirect=True)
 def test_a_repeat_does_not_say_that_rows_are_there_which_somebody_removed(loader: Loader) -> None:
     loader.load(loader.write("two.geojson", TWO))
-    url = loader.bench.settings.tables_url
-    assert url is not None
-    by_hand(url, "truncate geo.places")
+    loader.by_hand("truncate geo.places")
     job = loader.job("two.geojson")
     assert job.status is JobStatus.FAILED
     assert (job.reason or "").startswith("TABLE_EXISTS: ")
@@ -61,9 +58,7 @@ def test_a_repeat_does_not_say_that_rows_are_there_which_somebody_removed(loader
 @pytest.mark.parametrize("tables_url", ["postgis"], indirect=True)
 def test_rows_added_by_hand_keep_a_table_from_being_taken_back(loader: Loader) -> None:
     loader.load(loader.write("two.geojson", TWO))
-    url = loader.bench.settings.tables_url
-    assert url is not None
-    by_hand(url, "insert into geo.places (geom) values (ST_SetSRID(ST_MakePoint(1, 2), 4326))")
+    loader.by_hand("insert into geo.places (geom) values (ST_SetSRID(ST_MakePoint(1, 2), 4326))")
     assert loader.planned("geo.places")["table places"] == "changed"
     assert loader.take_back("geo.places")["table places"] == "changed"
     assert len(loader.rows()) == 3
@@ -74,9 +69,7 @@ def test_rows_added_by_hand_keep_a_table_from_being_taken_back(loader: Loader) -
 @pytest.mark.parametrize("tables_url", ["postgis"], indirect=True)
 def test_nothing_is_taken_back_of_a_table_with_a_view(loader: Loader) -> None:
     loader.load(loader.write("two.geojson", TWO))
-    url = loader.bench.settings.tables_url
-    assert url is not None
-    by_hand(url, "create view geo.some_places as select * from geo.places")
+    loader.by_hand("create view geo.some_places as select * from geo.places")
     assert loader.planned("geo.places")["table places"] == "blocked"
     taken = loader.take_back("geo.places", force=True)
     assert taken == {

@@ -6,9 +6,8 @@ not: the content of items (``tests/stac``), the stores (``tests/stores``), loadi
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,7 +21,6 @@ from sqlalchemy.engine import make_url
 from geo_assets.coremachine.binding import bind
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind, check_contract
 from geo_assets.coremachine.ledger import Job
-from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.errors import ParameterError, TableNotFoundError
 from geo_assets.jobs.stac_catalog_vectors import StacCatalogVectors, extract_vector_stac_metadata
 from geo_assets.jobs.vector_cataloguing import TableItemRequest, catalogue_table, item_published
@@ -33,6 +31,7 @@ from geo_assets.stores.tables import GeometryFacts, LoadMode, TableColumn, Table
 from geo_assets.unpublish import execute, plan
 from geo_assets.vector.table import Column, ColumnType, GeometryColumn, TableDefinition, TableLoad
 from tests.jobs.bench import Bench
+from tests.jobs.conftest import OpenBench
 from tests.stac.schemas import extension_problems
 from tests.stores.catalog_items import item as raster_item
 from tests.stores.pgstac_database import pgstac_database, pgstac_url
@@ -49,48 +48,22 @@ LOADED = "2025-06-07T08:09:10Z"
 # --- tables to catalogue ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["geoparquet", pytest.param("postgis", marks=pytest.mark.services)])
-def tables_url(request: pytest.FixtureRequest) -> str | None:
-    """Where the tables are: files, or an empty database."""
-    return request.getfixturevalue("postgres_url") if request.param == "postgis" else None
-
-
 @pytest.fixture(params=["static", pytest.param("pgstac", marks=pytest.mark.services)])
 def catalog_url(request: pytest.FixtureRequest) -> str | None:
     """Where the items go."""
     return request.getfixturevalue("pgstac_url") if request.param == "pgstac" else None
 
 
-Opener = Callable[..., Bench]
-
-
 @pytest.fixture
-def opened(tmp_path: Path, shared_sandbox: Sandbox) -> Iterator[Opener]:
-    """Makes workbenches and closes their stores."""
-    made: list[Bench] = []
-
-    def open_one(**settings: Any) -> Bench:
-        home = tmp_path / f"vectors{len(made)}"
-        home.mkdir()
-        made.append(Bench(home, shared_sandbox, **settings))
-        return made[-1]
-
-    yield open_one
-    for bench in made:
-        bench.services["catalog"].close()
-        bench.services["tables"].close()
-
-
-@pytest.fixture
-def tables(opened: Opener, tables_url: str | None) -> Bench:
+def tables(open_bench: OpenBench, tables_url: str | None) -> Bench:
     """A workbench over each table store, with a static catalog."""
-    return opened(tables_url=tables_url)
+    return open_bench(tables_url=tables_url)
 
 
 @pytest.fixture
-def postgis(opened: Opener, postgres_url: str) -> tuple[Bench, str]:
+def postgis(open_bench: OpenBench, postgres_url: str) -> tuple[Bench, str]:
     """A workbench over PostGIS, and the URL to make tables by hand."""
-    return opened(tables_url=postgres_url), make_url(postgres_url).set(drivername="postgresql").render_as_string(
+    return open_bench(tables_url=postgres_url), make_url(postgres_url).set(drivername="postgresql").render_as_string(
         hide_password=False
     )
 
@@ -247,9 +220,9 @@ def written(bench: Bench, described: TableFacts, **options: Any) -> dict[str, An
 
 
 @pytest.fixture
-def catalogs(opened: Opener, catalog_url: str | None) -> Bench:
+def catalogs(open_bench: OpenBench, catalog_url: str | None) -> Bench:
     """A workbench over each catalog."""
-    return opened(
+    return open_bench(
         catalog_url=catalog_url, features_url="https://features.example/api", tiles_url="https://tiles.example"
     )
 
@@ -315,8 +288,8 @@ def test_notes_say_what_was_chosen(catalogs: Bench) -> None:
 @pytest.mark.services
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the server's own, on this Python
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_client_finds_it(opened: Opener, pgstac_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = opened(catalog_url=pgstac_url, features_url="https://f.example", tiles_url="https://t.example")
+def test_a_client_finds_it(open_bench: OpenBench, pgstac_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = open_bench(catalog_url=pgstac_url, features_url="https://f.example", tiles_url="https://t.example")
     written(bench, facts(datetime_range=("1990-01-01T00:00:00Z", "1999-12-31T00:00:00Z")))
     bench.services["catalog"].refresh_collection("vectors")
     expected = item_in(bench)
@@ -340,8 +313,8 @@ def test_a_client_finds_it(opened: Opener, pgstac_url: str, monkeypatch: pytest.
 # --- whole jobs ------------------------------------------------------------------------------------------------------
 
 
-def test_a_table_is_catalogued(opened: Opener, tables_url: str | None, catalog_url: str | None) -> None:
-    bench = opened(tables_url=tables_url, catalog_url=catalog_url)
+def test_a_table_is_catalogued(open_bench: OpenBench, tables_url: str | None, catalog_url: str | None) -> None:
+    bench = open_bench(tables_url=tables_url, catalog_url=catalog_url)
     load(bench, ALPS)
     job = catalogue(bench)
     result = job.result_data or {}
