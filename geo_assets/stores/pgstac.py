@@ -8,11 +8,8 @@ moved leaves no copy behind.  Each collection has one writer at a time, by an ad
 connection.  pgSTAC itself checks nothing about an item and keeps no true extent; ``catalog`` and ``collections`` do.
 """
 
-import os
 import random
-import threading
 import time
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -25,10 +22,8 @@ from psycopg_pool import ConnectionPool
 from pypgstac.db import PgstacDB
 from pypgstac.load import Loader, Methods
 from pypgstac.migrate import Migrate
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
-from geo_assets.errors import CatalogError, CatalogUnavailableError, SettingsError
+from geo_assets.errors import CatalogError, CatalogUnavailableError
 from geo_assets.redaction import redact
 from geo_assets.stac.collections import (
     SUMMARISED,
@@ -40,21 +35,14 @@ from geo_assets.stac.collections import (
 )
 from geo_assets.stac.items import DescribedBlob, described_blob, without_structural_links
 from geo_assets.stores.catalog import ItemOutcome, ItemStatus, UpsertPlan
+from geo_assets.stores.postgres_connections import Connection, Connections, postgres_url
 
 __all__ = ["PgstacCatalog"]
 
-_Connection = psycopg.Connection[tuple[Any, ...]]
 _LOCK_SPACE = 0x6765_6F61  # "geoa": ours among the advisory locks of the database
 _LOCK_WAIT = "10min"
-_IDLE_MOST = 8
 _MIGRATION_ATTEMPTS = 6
 _PAGE = 1000
-
-
-def _close(idle: list[_Connection], owner: int) -> None:
-    """Close connections, unless they are the parent's of a forked process."""
-    while idle and owner == os.getpid():
-        idle.pop().close()
 
 
 class PgstacCatalog:
@@ -72,29 +60,16 @@ class PgstacCatalog:
             CatalogUnavailableError: the database cannot be reached.
             CatalogError: its pgSTAC is newer than ours, or may not be made by this user.
         """
-        try:
-            parsed = make_url(url)
-        except ArgumentError:
-            raise SettingsError("GEO_ASSETS_CATALOG_URL is not a URL: use postgresql://user@host/database") from None
-        if parsed.get_backend_name() not in ("postgresql", "postgres"):
-            raise SettingsError(
-                f"GEO_ASSETS_CATALOG_URL names {parsed.get_backend_name()}: pgSTAC lives in PostgreSQL (postgresql://…)"
-            )
+        parsed = postgres_url(url, setting="GEO_ASSETS_CATALOG_URL", what="pgSTAC")
         self.description = f"pgSTAC in {parsed.host or 'the local socket'}/{parsed.database}"
-        self._dsn = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._dsn = parsed.render_as_string(hide_password=False)
         self._batch_size = batch_size
-        self._guard = threading.Lock()
-        self._begin()
+        self._connections = Connections(self._connected, ask_first=False)
         self._migrate()
 
     def close(self) -> None:
         """Close all connections; also done when nobody holds the catalog any more."""
-        _close(self._idle, self._owner)
-
-    def _begin(self) -> None:
-        self._idle: list[_Connection] = []
-        self._owner = os.getpid()
-        weakref.finalize(self, _close, self._idle, self._owner)
+        self._connections.close()
 
     # --- items
 
@@ -205,7 +180,7 @@ class PgstacCatalog:
 
     # --- inside
 
-    def _create(self, connection: _Connection, described: CollectionDescription) -> dict[str, Any]:
+    def _create(self, connection: Connection, described: CollectionDescription) -> dict[str, Any]:
         present = _document(connection, described.id)
         if present is not None:
             return present
@@ -214,7 +189,7 @@ class PgstacCatalog:
         return document
 
     def _existing(
-        self, connection: _Connection, collection_id: str, item_ids: Sequence[str]
+        self, connection: Connection, collection_id: str, item_ids: Sequence[str]
     ) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(item_ids), self._batch_size):
@@ -225,7 +200,7 @@ class PgstacCatalog:
             found.update((item_id, _restored(item)) for item_id, item in rows)
         return found
 
-    def _load(self, connection: _Connection, collection_id: str, items: Sequence[dict[str, Any]]) -> None:
+    def _load(self, connection: Connection, collection_id: str, items: Sequence[dict[str, Any]]) -> None:
         Loader(_database(connection)).load_items(iter(items), Methods.delsert, chunksize=self._batch_size)
         ids = [item["id"] for item in items]
         there = _number(
@@ -237,7 +212,7 @@ class PgstacCatalog:
                 " does something else write there? Run the job again"
             )
 
-    def _refresh(self, connection: _Connection, collection_id: str) -> dict[str, Any] | None:
+    def _refresh(self, connection: Connection, collection_id: str) -> dict[str, Any] | None:
         present = _document(connection, collection_id)
         if present is None:
             return None
@@ -285,17 +260,11 @@ class PgstacCatalog:
                     return
 
     @contextmanager
-    def _connection(self) -> Iterator[_Connection]:
+    def _connection(self) -> Iterator[Connection]:
         """A connection of one's own for a while; what the database says wrong becomes an error of ours."""
         try:
-            connection = self._taken()
-            try:
+            with self._connections.lent() as connection:
                 yield connection
-            except BaseException:
-                # whatever state it is in, closing it also frees its locks
-                connection.close()
-                raise
-            self._give_back(connection)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
             raise CatalogUnavailableError(f"{self.description} is held by another writer: try again later") from error
         except psycopg.OperationalError as error:
@@ -305,14 +274,7 @@ class PgstacCatalog:
         except psycopg.Error as error:
             raise CatalogError(f"{self.description} refused: {redact(str(error)).strip()[:500]}") from error
 
-    def _taken(self) -> _Connection:
-        with self._guard:
-            if self._owner != os.getpid():
-                # a forked child must not speak on its parent's connections
-                self._begin()
-            connection = self._idle.pop() if self._idle else None
-        if connection is not None and not connection.closed:
-            return connection
+    def _connected(self) -> Connection:
         return psycopg.connect(
             self._dsn,
             autocommit=True,
@@ -321,16 +283,9 @@ class PgstacCatalog:
             options=f"-c search_path=pgstac,public -c timezone=UTC -c lock_timeout={_LOCK_WAIT}",
         )
 
-    def _give_back(self, connection: _Connection) -> None:
-        with self._guard:
-            if len(self._idle) < _IDLE_MOST and not connection.closed:
-                self._idle.append(connection)
-                return
-        connection.close()
-
 
 @contextmanager
-def _locked(connection: _Connection, collection_id: str, *, queue: bool = False) -> Iterator[None]:
+def _locked(connection: Connection, collection_id: str, *, queue: bool = False) -> Iterator[None]:
     """Hold a collection (or, with an empty id, the schema) against other writers of ours.
 
     Args:
@@ -357,17 +312,17 @@ def _restored(item: Mapping[str, Any]) -> dict[str, Any]:
     return plain if "datetime" in properties else {**plain, "properties": {"datetime": None, **properties}}
 
 
-def _database(connection: _Connection) -> PgstacDB:
+def _database(connection: Connection) -> PgstacDB:
     # given a connection it wants a pool only to ask for another, which this one refuses
     return PgstacDB(pool=ConnectionPool(open=False, min_size=0, max_size=1), connection=connection)
 
 
-def _document(connection: _Connection, collection_id: str) -> dict[str, Any] | None:
+def _document(connection: Connection, collection_id: str) -> dict[str, Any] | None:
     row = connection.execute("select content from pgstac.collections where id = %s", (collection_id,)).fetchone()
     return None if row is None else dict(row[0])
 
 
-def _number(connection: _Connection, query: Any, arguments: tuple[Any, ...]) -> int:
+def _number(connection: Connection, query: Any, arguments: tuple[Any, ...]) -> int:
     row = connection.execute(query, arguments).fetchone()
     return 0 if row is None else int(row[0])
 

@@ -1,21 +1,16 @@
 """Sessions of the database that holds vector tables, and what goes wrong in them as errors of ours.
 
-What belongs here: connecting, keeping a few connections, and the translation of every error of psycopg.  What does
-not: any statement about tables.
+What belongs here: what a connection is set up with, and the translation of every error of psycopg.  What does not:
+keeping connections (``postgres_connections``), any statement about tables.
 """
 
-import os
 import re
-import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
 from psycopg import errors, sql
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from geo_assets.errors import (
     AccessDeniedError,
@@ -28,12 +23,10 @@ from geo_assets.errors import (
     TableStoreUnavailableError,
 )
 from geo_assets.redaction import redact
+from geo_assets.stores.postgres_connections import Connection, Connections, postgres_url
 
 __all__ = ["Connection", "Sessions", "advisory_lock", "make_schema", "one", "translated"]
 
-type Connection = psycopg.Connection[tuple[Any, ...]]
-
-_IDLE_MOST: Final = 8
 _POSTGRES_PORT: Final = 5432
 _LOCK_SPACE: Final = 0x6765_6F74
 """``geot``: ours among the advisory locks of the database."""
@@ -46,12 +39,6 @@ _FIND_POSTGIS: Final = (
 )
 
 
-def _close(idle: list[Connection], owner: int) -> None:
-    """Close connections, unless they are the parent's of a forked process."""
-    while idle and owner == os.getpid():
-        idle.pop().close()
-
-
 class Sessions:
     """Connections to one database, each used by one thread at a time; a few are kept."""
 
@@ -61,28 +48,19 @@ class Sessions:
         Raises:
             SettingsError: it is not one of PostgreSQL.
         """
-        try:
-            parsed = make_url(url)
-        except (ArgumentError, ValueError):
-            raise SettingsError("GEO_ASSETS_TABLES_URL is not a URL: use postgresql://user@host/database") from None
-        if parsed.get_backend_name() not in ("postgresql", "postgres"):
-            raise SettingsError(
-                f"GEO_ASSETS_TABLES_URL names {parsed.get_backend_name()}: PostGIS lives in PostgreSQL (postgresql://…)"
-            )
+        parsed = postgres_url(url, setting="GEO_ASSETS_TABLES_URL", what="PostGIS")
         host = parsed.host or "localhost"
         self.description = f"PostGIS in {host}/{parsed.database}"
         port = "" if parsed.port in (None, _POSTGRES_PORT) else f":{parsed.port}"
         self.address = f"postgis://{f'[{host}]' if ':' in host else host}{port}/{parsed.database}"
         """Where the database is, without who may enter."""
-        self._dsn = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._dsn = parsed.render_as_string(hide_password=False)
         self._options = f"{parsed.query.get('options', '')} {_OPTIONS}".strip()
-        self._guard = threading.Lock()
-        self._begin()
+        self._connections = Connections(self._connected, ask_first=True)
 
     def close(self) -> None:
         """Close what is kept; also done when nobody holds this any more."""
-        with self._guard:
-            _close(self._idle, self._owner)
+        self._connections.close()
 
     @contextmanager
     def session(self, doing: str) -> Iterator[Connection]:
@@ -96,39 +74,10 @@ class Sessions:
             AccessDeniedError, TableError: see :func:`translated`.
         """
         try:
-            connection = self._taken()
-            try:
+            with self._connections.lent() as connection:
                 yield connection
-            except BaseException:
-                # whatever state it is in, closing it also ends its transaction
-                connection.close()
-                raise
-            self._give_back(connection)
         except psycopg.Error as error:
             raise translated(error, f"{self.description}, {doing}") from error
-
-    def _begin(self) -> None:
-        self._idle: list[Connection] = []
-        self._owner = os.getpid()
-        weakref.finalize(self, _close, self._idle, self._owner)
-
-    def _taken(self) -> Connection:
-        while True:
-            with self._guard:
-                if self._owner != os.getpid():
-                    # a forked child must not speak on its parent's connections
-                    self._begin()
-                if not self._idle:
-                    break
-                connection = self._idle.pop()
-            try:
-                connection.execute("select 1")
-            except psycopg.OperationalError:
-                # the server went away meanwhile: the next one tells whether it is back
-                connection.close()
-            else:
-                return connection
-        return self._connected()
 
     def _connected(self) -> Connection:
         connection = psycopg.connect(
@@ -150,13 +99,6 @@ class Sessions:
             connection.close()
             raise
         return connection
-
-    def _give_back(self, connection: Connection) -> None:
-        with self._guard:
-            if len(self._idle) < _IDLE_MOST and not connection.closed and self._owner == os.getpid():
-                self._idle.append(connection)
-                return
-        connection.close()
 
 
 def _with_postgis(connection: Connection) -> tuple[Any, ...]:

@@ -76,7 +76,7 @@ def test_a_newer_pgstac_is_refused(postgres_url: str) -> None:
 def test_a_catalog_that_nobody_holds_closes_its_connections(pgstac_url: str) -> None:
     catalog = PgstacCatalog(pgstac_url)
     assert catalog.count_items("none") == 0
-    (connection,) = catalog._idle
+    (connection,) = catalog._connections.idle
     del catalog
     gc.collect()
     assert connection.closed

@@ -164,11 +164,11 @@ def test_an_idle_connection_that_the_server_closed_is_replaced(store: PostgisTab
 
 def test_a_forked_child_leaves_its_parents_connections_alone(store: PostgisTables) -> None:
     assert store.list_tables("geo") == []
-    [parents] = store._sessions._idle
-    store._sessions._owner = -1  # as a child finds it
+    [parents] = store._sessions._connections.idle
+    store._sessions._connections._owner = -1  # as a child finds it
     assert store.list_tables("geo") == []
     assert not parents.closed
-    assert parents not in store._sessions._idle
+    assert parents not in store._sessions._connections.idle
     parents.close()
 
 
