@@ -21,6 +21,8 @@ from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 from geo_assets.vector import csv_layers
 from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer, SchemaWidenedError
 from geo_assets.vector.text_values import WHOLE
+from tests.vector import reading
+from tests.vector.reading import column, wkt
 from tests.vector.vectors import real
 
 
@@ -32,27 +34,7 @@ def opened(path: Path, text: str | bytes | None = None, **options: Any) -> Layer
 
 
 def read(path: Path, text: str | bytes | None = None, **options: Any) -> tuple[Layer, pa.Table]:
-    """Read all, starting anew as ``prepare`` does."""
-    types: dict[str, pa.DataType] = {}
-    for _ in range(4):
-        layer = opened(path, text, types=types, **options)
-        try:
-            batches = list(layer.batches())
-        except SchemaWidenedError as error:
-            types |= error.types
-            continue
-        schema = pa.schema([*((one.name, one.type) for one in layer.fields), (GEOMETRY, pa.binary())])
-        return layer, pa.Table.from_batches(batches, schema)
-    raise AssertionError("too many restarts")
-
-
-def column(table: pa.Table, name: str) -> list[Any]:
-    return table[name].to_pylist()
-
-
-def wkt(table: pa.Table) -> list[str | None]:
-    shapes = shapely.from_wkb(table[GEOMETRY].to_numpy())
-    return [None if shape is None else shapely.to_wkt(shape, trim=True) for shape in shapes]
+    return reading.read(lambda types: opened(path, text, types=types, **options))
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from geo_assets.vector.geojson_layers import _Features, _UnlikeError
 from geo_assets.vector.geojson_shapes import DEPTHS, IrregularError, encode, pack
 from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer, SchemaWidenedError
 from geo_assets.vector.text_values import JSON, WHOLE
+from tests.vector import reading
+from tests.vector.reading import column, wkt
 from tests.vector.vectors import real
 
 POINT = {"type": "Point", "coordinates": [2, 1]}
@@ -36,18 +38,7 @@ def opened(path: Path, text: Any = None, **options: Any) -> Layer:
 
 
 def read(path: Path, text: Any = None, **options: Any) -> tuple[Layer, pa.Table]:
-    """Read all, starting anew as ``prepare`` does."""
-    types: dict[str, pa.DataType] = {}
-    for _ in range(4):
-        layer = opened(path, text, types=types, **options)
-        try:
-            batches = list(layer.batches())
-        except SchemaWidenedError as error:
-            types |= error.types
-            continue
-        schema = pa.schema([*((one.name, one.type) for one in layer.fields), (GEOMETRY, pa.binary())])
-        return layer, pa.Table.from_batches(batches, schema)
-    raise AssertionError("too many restarts")
+    return reading.read(lambda types: opened(path, text, types=types, **options))
 
 
 def collection(*properties: Any, geometry: Any = POINT, **members: Any) -> dict[str, Any]:
@@ -58,15 +49,6 @@ def collection(*properties: Any, geometry: Any = POINT, **members: Any) -> dict[
 def shaped(*geometries: Any) -> dict[str, Any]:
     features = [{"type": "Feature", "properties": {"n": at}, "geometry": one} for at, one in enumerate(geometries)]
     return {"type": "FeatureCollection", "features": features}
-
-
-def column(table: pa.Table, name: str) -> list[Any]:
-    return table[name].to_pylist()
-
-
-def wkt(table: pa.Table) -> list[str | None]:
-    shapes = shapely.from_wkb(table[GEOMETRY].to_numpy())
-    return [None if shape is None else shapely.to_wkt(shape, trim=True) for shape in shapes]
 
 
 @pytest.fixture

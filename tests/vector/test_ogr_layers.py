@@ -27,6 +27,7 @@ from geo_assets.vector.gdal_fence import gdal_fence
 from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer, SchemaWidenedError
 from geo_assets.vector.ogr_layers import open_layers
 from geo_assets.vector.open import VectorBudget
+from tests.vector.reading import rows, shapes
 from tests.vector.vectors import real
 
 DRIVERS = {
@@ -49,22 +50,6 @@ def opened(
     return open_layers(
         path, driver=DRIVERS[path.suffix], stem=path.stem, layer=layer, encoding=encoding, types=types or {}
     )
-
-
-def rows(layer: Layer) -> pa.Table:
-    """All rows, after what every layer promises was looked at."""
-    batches = list(layer.batches())
-    names = [one.name for one in layer.fields] + ([GEOMETRY] if layer.has_geometry else [])
-    types = [one.type for one in layer.fields] + ([pa.binary()] if layer.has_geometry else [])
-    for batch in batches:
-        assert batch.schema.names == names
-        assert batch.schema.types == types
-        assert batch.nbytes <= 2 * BATCH_BYTES or batch.num_rows == 1
-    return pa.Table.from_batches(batches, schema=pa.schema(list(zip(names, types, strict=True))))
-
-
-def shapes(table: pa.Table) -> Any:
-    return shapely.from_wkb(table.column(table.num_columns - 1).to_numpy())
 
 
 def write(path: Path, table: pa.Table, *, kind: str = "Point", layer: str | None = None, **options: Any) -> Path:

@@ -20,6 +20,7 @@ from geo_assets.errors import VectorRefusedError, VectorUnreadableError
 from geo_assets.vector import wkb
 from geo_assets.vector.layers import BATCH_BYTES, GEOMETRY, Layer
 from geo_assets.vector.parquet_layers import open_layers
+from tests.vector.reading import rows, shapes
 from tests.vector.vectors import real
 
 SHAPES: Mapping[str, list[str | None]] = {
@@ -40,22 +41,6 @@ WKB = {"encoding": "WKB", "geometry_types": []}
 def opened(path: Path) -> Layer:
     [layer] = open_layers(path, stem=path.stem)
     return layer
-
-
-def rows(layer: Layer) -> pa.Table:
-    """All rows, after what every layer promises was looked at."""
-    names = [*(one.name for one in layer.fields), GEOMETRY]
-    types = [*(one.type for one in layer.fields), pa.binary()]
-    batches = list(layer.batches())
-    for batch in batches:
-        assert batch.schema.names == names
-        assert batch.schema.types == types
-        assert batch.nbytes <= 2 * BATCH_BYTES or batch.num_rows == 1
-    return pa.Table.from_batches(batches, schema=pa.schema(list(zip(names, types, strict=True))))
-
-
-def shapes(table: pa.Table) -> Any:
-    return shapely.from_wkb(table.column(table.num_columns - 1).to_numpy())
 
 
 def points(count: int) -> pa.BinaryArray:
