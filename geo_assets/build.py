@@ -3,12 +3,18 @@
 What belongs here: assembly.  Production and tests call :func:`build_definitions` alike.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
+from geo_assets.assets.blob_events import build_blob_events
 from geo_assets.assets.checks import build_all_tasks_succeeded
+from geo_assets.assets.clean_up import build_clean_up
+from geo_assets.assets.failure_webhook import build_failure_webhook
+from geo_assets.assets.reconciliation import build_reconciliation
+from geo_assets.assets.report import build_report
+from geo_assets.assets.source_sensors import build_source_sensors
 from geo_assets.assets.sources import source_container
 from geo_assets.coremachine.asset_job import MACHINE, build_asset, build_job
 from geo_assets.coremachine.binding import Registry
@@ -19,6 +25,7 @@ from geo_assets.local_run import fail_dead_runs
 from geo_assets.resources.core_machine import core_machine_resource
 from geo_assets.services import open_services
 from geo_assets.settings import Settings, get_settings
+from geo_assets.sources.source import Source
 
 PRELOADED_MODULES = [
     # imported once by the fork server; without the storage modules each step would import them again (0.5 s)
@@ -36,6 +43,7 @@ def build_definitions(
     *,
     settings: Settings | None = None,
     registry: Registry | None = None,
+    sources: Sequence[Source] | None = None,
     resources: Mapping[str, Any] | None = None,
 ) -> dg.Definitions:
     """Assemble the code location.
@@ -43,6 +51,7 @@ def build_definitions(
     Args:
         settings: default: the environment's.
         registry: workflows to show; default: ours and the legacy ones the settings name.
+        sources: containers to watch; default: those the settings name.
         resources: replacements by key, for tests.
 
     Raises:
@@ -51,12 +60,13 @@ def build_definitions(
     """
     settings = settings or get_settings()
     registry = registry if registry is not None else load_registry(settings)
+    sources = sources if sources is not None else ()
     sets = sorted({binding.partition_set for binding in registry.values()})
     partitions = {name: dg.DynamicPartitionsDefinition(name=name) for name in sets}
     executor = build_executor(settings)
     jobs = [build_job(binding, executor=executor) for binding in registry.values()]
     sets_by_asset = {binding.asset: binding.partition_set for binding in registry.values()}
-    return dg.Definitions(
+    workflows = dg.Definitions(
         assets=[
             source_container,
             *(
@@ -74,6 +84,15 @@ def build_definitions(
         # Materialize in the UI runs in Dagster's own job, which takes this one
         executor=executor,
         resources={MACHINE: core_machine_resource(registry, open_services), **(resources or {})},
+    )
+    return dg.Definitions.merge(
+        workflows,
+        build_source_sensors(settings, registry, sources),
+        build_blob_events(settings, registry, sources),
+        build_reconciliation(settings, registry),
+        build_report(settings, registry),
+        build_clean_up(settings, registry),
+        build_failure_webhook(settings),
     )
 
 

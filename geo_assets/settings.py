@@ -154,6 +154,47 @@ class Settings(BaseSettings):
         0.0, ge=0, description="Seconds for which a finished listing or summary answers again; 0: always run anew."
     )
 
+    # Sources: containers that are watched
+    sources: Path | None = Field(
+        None, description="A YAML file of sources, or a folder of such files; default: `sources.yaml` in the home."
+    )
+    look_seconds: float = Field(
+        15.0, gt=0, le=45, description="How long a sensor's tick may list a container; beyond, a run lists it."
+    )
+    events_queue: str | None = Field(
+        None, description="Azure Storage queue of blob events (Event Grid), which shorten the wait for the next look."
+    )
+    events_queue_endpoint: str | None = Field(
+        None,
+        description="Queue endpoint where it is not the public cloud's, e.g. http://127.0.0.1:10001/devstoreaccount1.",
+    )
+    partition_keys_limit: int = Field(
+        100_000, ge=1, description="Partition keys of an asset beyond which its pages are slow; more are reported."
+    )
+
+    # Failures told to others
+    failure_webhook: SecretStr | None = Field(
+        None, description="URL that a failed run is posted to as JSON; may hold a secret."
+    )
+    failure_webhook_hours: float = Field(
+        6.0, ge=0, description="Hours for which a failure of the same kind is not posted again."
+    )
+    ui_url: str | None = Field(None, description="Address of the Dagster UI, for links in posts and reports.")
+
+    # Clean-up
+    keep_run_days: float = Field(
+        30.0, gt=0, description="Days that runs and their events are kept, where no partition shows them any more."
+    )
+    keep_task_days: float = Field(30.0, gt=0, description="Days that the ledger keeps the tasks of ended jobs.")
+    keep_listing_days: float = Field(
+        7.0, gt=0, description="Days that listings are kept which are not the latest of their container."
+    )
+    clean_up_cron: str = Field("17 3 * * *", description="When the clean-up runs, as a cron expression, UTC.")
+
+    # Report
+    report_container: str = Field("reports", description="Container that the catalog report is published to.")
+    report_url: str | None = Field(None, description="Address at which the container of reports is served, for links.")
+
     # Dagster
     executor: Literal["in_process", "multiprocess", "celery", "k8s"] = Field(
         "in_process", description="Step executor of the workflow jobs. Dask is refused: it skips mapped steps."
@@ -175,6 +216,11 @@ class Settings(BaseSettings):
     def listings_path(self) -> Path:
         """Where container listings are kept as Parquet, a folder a container."""
         return self.home_path / "listings"
+
+    @property
+    def sources_path(self) -> Path:
+        """The YAML file of sources, or the folder of such files, absolute; it need not be there."""
+        return (self.sources or self.home / "sources.yaml").expanduser().resolve()
 
     @property
     def catalog_path(self) -> Path:

@@ -74,6 +74,8 @@ class NewJob:
     force: bool = False
     priority: int = BULK_PRIORITY
     submitted_by: str = "api"
+    source: str | None = None
+    """Name of the source whose look brought it about."""
 
 
 class Decision(StrEnum):
@@ -147,6 +149,7 @@ class Attempt:
     parameters: dict[str, Any]
     job_metadata: dict[str, Any]
     withdrawn_at: datetime | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,7 +359,12 @@ class Ledger:
 
     # --- submission ---------------------------------------------------------------------------------------
 
-    def submit(self, new_jobs: Sequence[NewJob]) -> list[Submitted]:
+    def submit(
+        self,
+        new_jobs: Sequence[NewJob],
+        *,
+        also: Callable[[Connection, Sequence[Submitted]], None] | None = None,
+    ) -> list[Submitted]:
         """Record jobs and queue an attempt for each that needs one; one answer a job, in order.
 
         A job whose last attempt ended well is answered from the record if the source version is the same, the answer
@@ -364,10 +372,19 @@ class Ledger:
         version, is left alone; anything else (failed, cancelled, changed source, ``force``) gets a new attempt.  What
         waits reads the source when it starts, so it takes over the newest source version; asked for more urgently, it
         leaves its place in a bulk wave that no run has begun.
+
+        ``also`` is written in the same transaction, once for each 1,000 jobs.
         """
+
+        def work(c: Connection, chunk: Sequence[NewJob]) -> list[Submitted]:
+            submitted = self._submit_chunk(c, chunk)
+            if also is not None:
+                also(c, submitted)
+            return submitted
+
         answers: list[Submitted] = []
         for chunk in _chunks(new_jobs, _IN_LIMIT):
-            answers.extend(self._write(lambda c, chunk=chunk: self._submit_chunk(c, chunk)))  # type: ignore[misc]
+            answers.extend(self._write(lambda c, chunk=chunk: work(c, chunk)))  # type: ignore[misc]
         return answers
 
     def _submit_chunk(self, c: Connection, new_jobs: Sequence[NewJob]) -> list[Submitted]:
@@ -1676,6 +1693,14 @@ class Ledger:
 
     # --- plumbing -----------------------------------------------------------------------------------------
 
+    def write[T](self, work: Callable[[Connection], T]) -> T:
+        """Do ``work`` in one transaction, tried again as everything here is; for tables of the ledger's neighbours."""
+        return self._write(work)
+
+    def read[T](self, query: Callable[[Connection], T]) -> T:
+        """As :meth:`write`, for a query."""
+        return self._read(query)
+
     def _write[T](self, work: Callable[[Connection], T]) -> T:
         def attempt() -> T:
             with self._engine.begin() as connection:
@@ -1832,6 +1857,7 @@ def _attempt_row(new: NewJob, attempt_id: str, number: int, now: datetime) -> di
         "planned": False,
         "event_emitted": False,
         "created_at": now,
+        "source": new.source,
     }
 
 

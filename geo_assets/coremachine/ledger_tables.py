@@ -158,12 +158,14 @@ attempts = sa.Table(
     sa.Column("started_at", UtcDateTime),
     sa.Column("ended_at", UtcDateTime),
     sa.Column("withdrawn_at", UtcDateTime),
+    sa.Column("source", sa.String(100)),
     sa.Index("ix_attempts_job", "job_type", "job_id", "number"),
     sa.Index("ix_attempts_queue", "status", "job_type", "priority", "attempt_id"),
     sa.Index("ix_attempts_wave", "wave_id"),
     sa.Index("ix_attempts_run", "run_id", "position"),
     # whether a partition is at work or in a wave is asked for each of many queued attempts
     sa.Index("ix_attempts_partition", "asset", "partition_key"),
+    sa.Index("ix_attempts_source", "source", "created_at"),
     sa.Index("ix_attempts_owed", "run_id", sqlite_where=MATERIALIZATION_OWED, postgresql_where=MATERIALIZATION_OWED),
     # at most one attempt of a partition at work, whatever happens
     sa.Index(
@@ -253,6 +255,57 @@ claims = sa.Table(
     sa.Index("ix_claims_partition", "asset", "partition_key"),
 )
 """Names in stores and the partitions that make what has them; see ``claims``."""
+
+source_entries = sa.Table(
+    "source_entries",
+    metadata,
+    sa.Column("source", sa.String(100), primary_key=True),
+    # a digest of the name, which can be longer than an index of PostgreSQL takes
+    sa.Column("entry", sa.String(32), primary_key=True),
+    sa.Column("name", Text, nullable=False),
+    sa.Column("version", Text),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("last_modified", UtcDateTime),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", Text),
+    sa.Column("asset", sa.String(200)),
+    sa.Column("partition_key", sa.String(2048)),
+    sa.Column("submitted_version", Text),
+    sa.Column("seen_at", UtcDateTime, nullable=False),
+    sa.Column("submitted_at", UtcDateTime),
+    sa.Column("gone_at", UtcDateTime),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Index("ix_source_entries_state", "source", "state", "sequence"),
+    sa.Index("ix_source_entries_partition", "asset", "partition_key"),
+)
+"""What a source saw last of each of its blobs or datasets; see ``geo_assets.sources``."""
+
+source_looks = sa.Table(
+    "source_looks",
+    metadata,
+    sa.Column("source", sa.String(100), primary_key=True),
+    sa.Column("looked_at", UtcDateTime),
+    sa.Column("seconds", sa.Float),
+    sa.Column("entries", sa.BigInteger),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("by_run", sa.Boolean, nullable=False),
+    sa.Column("listing_job", sa.String(64)),
+    sa.Column("definition", sa.String(64)),
+    sa.Column("error", Text),
+)
+"""One row a source: its latest look."""
+
+notices = sa.Table(
+    "notices",
+    metadata,
+    sa.Column("fingerprint", sa.String(64), primary_key=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("first_at", UtcDateTime, nullable=False),
+    sa.Column("last_at", UtcDateTime, nullable=False),
+    sa.Column("sent_at", UtcDateTime),
+    sa.Column("suppressed", sa.Integer, nullable=False),
+)
+"""Kinds of failure that somebody was told of, so that nobody is told the same a thousand times."""
 
 _ENDS = frozenset({JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.FAILED, JobStatus.CANCELLED})
 
