@@ -12,10 +12,10 @@ from sqlalchemy.engine import Connection, Engine
 from geo_assets.coremachine.ledger_tables import SCHEMA, VERSION_TABLE
 from geo_assets.errors import SchemaVersionError
 
-HEAD = "0002"
+HEAD = "0003"
 """Schema version this code works with."""
 
-_KNOWN = ("0001", "0002")
+_KNOWN = ("0001", "0002", "0003")
 _LOCK = 0x67656F_6C6564  # "geoled": advisory lock so that two processes do not migrate at once
 
 
