@@ -166,7 +166,7 @@ def test_reopening_writes_nothing(ledger: Ledger, ledger_url: str) -> None:
     assert len(statements) <= 5
 
 
-@pytest.mark.parametrize("version", ["0003", "9999"])
+@pytest.mark.parametrize("version", ["0004", "9999"])
 def test_a_newer_database_is_refused_and_left_alone(ledger: Ledger, ledger_url: str, version: str) -> None:
     schema = SCHEMA if ledger.engine.dialect.name == "postgresql" else None
     table = sa.table(VERSION_TABLE, sa.column("version_num"), schema=schema)
