@@ -94,7 +94,7 @@ def pytest_report_header() -> list[str]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that want a service, so that ``-m 'not services'`` leaves them out."""
     for item in items:
-        if {"postgres_url", "azurite"} & set(getattr(item, "fixturenames", ())):
+        if {"postgres_url", "azurite", "azurite_queue"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.services)
 
 
@@ -182,6 +182,18 @@ def azurite(pytestconfig: pytest.Config) -> Azurite:
         parts = dict(part.split("=", 1) for part in given.split(";") if part)
         return Azurite(parts["BlobEndpoint"].rstrip("/"), parts["AccountName"], parts["AccountKey"])
     state = _service(pytestconfig, "azurite")
+    return Azurite(state["endpoint"], state["account_name"], state["account_key"])
+
+
+@pytest.fixture(scope="session")
+def azurite_queue(pytestconfig: pytest.Config) -> Azurite:
+    """Azurite's queue service, with the account key of :func:`azurite`; make queues of your own."""
+    if (given := _GIVEN["GEO_ASSETS_TEST_AZURITE"]) is not None:
+        parts = dict(part.split("=", 1) for part in given.split(";") if part)
+        if "QueueEndpoint" not in parts:
+            pytest.skip("GEO_ASSETS_TEST_AZURITE names no QueueEndpoint")
+        return Azurite(parts["QueueEndpoint"].rstrip("/"), parts["AccountName"], parts["AccountKey"])
+    state = _service(pytestconfig, "azurite_queue")
     return Azurite(state["endpoint"], state["account_name"], state["account_key"])
 
 

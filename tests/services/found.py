@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-AZURITE_MAIN = REPOSITORY / ".services/azurite/node_modules/azurite/dist/src/blob/main.js"
+AZURITE = REPOSITORY / ".services/azurite/node_modules/azurite/dist/src"
 NODE_MINIMUM = 22  # what the pinned Azurite asks for in its package.json
 INSTALL_HINT = "run tests/services/install"
 
@@ -45,16 +45,17 @@ def postgres_version() -> str:
     return said.removeprefix("postgres (PostgreSQL) ").strip()
 
 
-def azurite_command() -> list[str]:
-    """Return the command that starts Azurite's blob service, without options.
+def azurite_command(service: str = "blob") -> list[str]:
+    """Return the command that starts Azurite's ``blob`` or ``queue`` service, without options.
 
     Raises:
         ServiceMissingError: Azurite is not installed, or no Node is new enough for it.
     """
-    if not AZURITE_MAIN.exists():
+    main = AZURITE / service / "main.js"
+    if not main.exists():
         message = f"Azurite is not installed: {INSTALL_HINT}"
         raise ServiceMissingError(message)
-    return [str(node()), str(AZURITE_MAIN)]
+    return [str(node()), str(main)]
 
 
 def node() -> Path:

@@ -1,6 +1,6 @@
 """The process that starts one service and stops it when the test session ends, however that ends.
 
-Run as ``python -m tests.services.keeper {postgres,azurite} STATE_FILE OWNER_PID``.  The state file appears whole,
+Run as ``python -m tests.services.keeper {postgres,azurite,azurite_queue} STATE_FILE OWNER_PID``.  The state file appears whole,
 holding either what a client needs or the error.  The keeper is in a session of its own (Ctrl-C does not reach it)
 and ends with its owner or on SIGTERM; the kernel kills the service should the keeper itself be killed.
 """
@@ -43,7 +43,11 @@ def main(service: str, state_file: Path, owner_pid: int) -> int:
     stopped = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopped.set())
-    keep = {"postgres": _postgres, "azurite": _azurite}[service]
+    keep = {
+        "postgres": _postgres,
+        "azurite": lambda: _azurite("blob", _azurite_key(state_file.parent)),
+        "azurite_queue": lambda: _azurite("queue", _azurite_key(state_file.parent)),
+    }[service]
     try:
         owner = psutil.Process(owner_pid)
         with keep() as (state, server):
@@ -121,10 +125,9 @@ def _postgres() -> Iterator[tuple[State, subprocess.Popen[bytes]]]:
 
 
 @contextmanager
-def _azurite() -> Iterator[tuple[State, subprocess.Popen[bytes]]]:
-    """Run Azurite's blob service in memory, with an account key made up for this session."""
-    command = azurite_command()
-    key = base64.b64encode(secrets.token_bytes(64)).decode()
+def _azurite(service: str, key: str) -> Iterator[tuple[State, subprocess.Popen[bytes]]]:
+    """Run Azurite's ``blob`` or ``queue`` service in memory."""
+    command = azurite_command(service)
     environment = dict(os.environ, AZURITE_ACCOUNTS=f"{AZURITE_ACCOUNT}:{key}")
     with _folder("azurite", None) as folder:
         log = folder / "log"
@@ -132,7 +135,7 @@ def _azurite() -> Iterator[tuple[State, subprocess.Popen[bytes]]]:
         def start(port: int) -> subprocess.Popen[bytes]:
             # The client libraries are newer than the API versions Azurite knows
             switches = ["--inMemoryPersistence", "--skipApiVersionCheck", "--silent", "--disableTelemetry"]
-            address = ["--blobHost", "127.0.0.1", "--blobPort", str(port)]
+            address = [f"--{service}Host", "127.0.0.1", f"--{service}Port", str(port)]
             with log.open("ab") as output:
                 return _child([*command, *address, *switches], folder, output, environment, {})
 
@@ -140,6 +143,17 @@ def _azurite() -> Iterator[tuple[State, subprocess.Popen[bytes]]]:
             endpoint = f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}"
             state = {"endpoint": endpoint, "account_name": AZURITE_ACCOUNT, "account_key": key}
             yield state | {"folder": str(folder)}, server
+
+
+def _azurite_key(folder: Path) -> str:
+    """The account key of this session, made up by the first service that wants it: blobs and queues share it."""
+    path = folder / "azurite.key"
+    with contextlib.suppress(FileExistsError):
+        beside = folder / f"azurite.key.{os.getpid()}"
+        beside.touch(mode=0o600)
+        beside.write_text(base64.b64encode(secrets.token_bytes(64)).decode())
+        os.link(beside, path)
+    return path.read_text()
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class ServiceSession:
         """Return what a client of the service needs; starts it if no process of the session has yet.
 
         Args:
-            name: ``postgres`` or ``azurite``.
+            name: ``postgres``, ``azurite`` or ``azurite_queue``.
 
         Raises:
             ServiceMissingError: it cannot be started here.
