@@ -37,6 +37,7 @@ __all__ = [
     "name_columns",
     "table_columns",
     "table_name_for",
+    "table_name_of",
 ]
 
 MOST_BYTES: Final = 63
@@ -67,7 +68,7 @@ _NEVER_LOOKED_AT = 1000
 _DIGEST = 8
 _EXACT_WHOLE = 2**53
 """Beyond, JavaScript shows another number."""
-_BEFORE_WORD, _BEFORE_DIGIT = "f_", "col_"
+_BEFORE_WORD, _BEFORE_DIGIT, _BEFORE_TABLE = "f_", "col_", "t_"
 
 
 # --- names -----------------------------------------------------------------------------------------------------
@@ -139,6 +140,25 @@ def table_name_for(base: str, suffix: str) -> str:
         return f"{_BEFORE_WORD}{name}" if name in RESERVED else name
     digest = hashlib.sha256(f"{base}\0{suffix}".encode(errors="surrogatepass")).hexdigest()[:_DIGEST]
     return f"{_cut(name, MOST_BYTES - _DIGEST - 1)}_{digest}"
+
+
+def table_name_of(text: str) -> str:
+    """A table's name made of any text, such as a file's name: what :func:`check_table_name` takes as it is.
+
+    A leading digit and a reserved word get ``t_`` before them, what has to be cut ends in a digest of the whole.
+
+    Raises:
+        ParameterError: the text has no letter and no digit.
+    """
+    cleaned = _cleaned(text)
+    if not cleaned:
+        raise ParameterError(f"no table can be called after {text[:80]!r}: it has no letter and no digit")
+    if not cleaned[0].isalpha() or cleaned in RESERVED:
+        cleaned = f"{_BEFORE_TABLE}{cleaned}"
+    if len(text) <= _NEVER_LOOKED_AT and len(cleaned.encode()) <= MOST_BYTES:
+        return cleaned
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:_DIGEST]
+    return f"{_cut(cleaned, MOST_BYTES - _DIGEST - 1)}_{digest}"
 
 
 def _sanitised(name: str) -> str:
