@@ -5,7 +5,8 @@ Dagster are away.  What does not: anything that queues work (``submit_commands``
 """
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any
@@ -19,7 +20,9 @@ from geo_assets.cli.output import JsonOption, note, print_json, print_table, rea
 from geo_assets.cli.parameters import parse_duration
 from geo_assets.coremachine.binding import Binding
 from geo_assets.coremachine.contract import JobStatus, TaskStatus
-from geo_assets.coremachine.ledger import FAILED_STATUSES, Job, JobFilter, Ledger
+from geo_assets.coremachine.identity import key_prefix
+from geo_assets.coremachine.ledger import FAILED_STATUSES, FailureGroup, Job, JobFilter, Ledger
+from geo_assets.coremachine.reasons import group_of
 from geo_assets.errors import JobNotFoundError
 from geo_assets.settings import get_settings
 
@@ -36,6 +39,26 @@ AssetOption = Annotated[str | None, typer.Option("--asset", help="Only jobs of t
 ReasonOption = Annotated[
     str | None,
     typer.Option("--reason", metavar="TEXT", help="Only where the reason or error has this text.", show_default=False),
+]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        metavar="REASON",
+        help="Only those of this reason, as 'failures --by-reason' names it, or a reason like theirs.",
+        show_default=False,
+    ),
+]
+RunOption = Annotated[
+    str | None,
+    typer.Option("--run", metavar="RUN_ID", help="Only of this run, where not run again since.", show_default=False),
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option("--source", metavar="NAME", help="Only what this source brought about.", show_default=False),
+]
+PrefixOption = Annotated[
+    str | None, typer.Option("--prefix", metavar="TEXT", help="Only partitions that begin so.", show_default=False)
 ]
 NewerOption = Annotated[
     str | None, typer.Option("--newer-than", metavar="AGE", help="Only since then: 90s, 15m, 2h, 1d12h, 2w.")
@@ -74,6 +97,10 @@ def failure_filter(
     asset: str | None,
     job_type: str | None,
     reason: str | None,
+    group: str | None,
+    run_id: str | None,
+    source: str | None,
+    prefix: str | None,
     newer_than: str | None,
     older_than: str | None,
 ) -> JobFilter:
@@ -83,6 +110,10 @@ def failure_filter(
         asset=asset,
         statuses=FAILED_STATUSES,
         reason_contains=reason,
+        reason_group=group_of(group) if group is not None else None,
+        run_id=run_id,
+        source=source,
+        prefix=key_prefix(prefix) if prefix else None,
         newer_than=parse_duration(newer_than) if newer_than is not None else None,
         older_than=parse_duration(older_than) if older_than is not None else None,
     )
@@ -302,23 +333,47 @@ def _attempt_id(ledger: Ledger, job: Job, number: int | None) -> str | None:
 # --- failures ------------------------------------------------------------------------------------------------------
 
 
-def list_failures(
+def list_failures(  # noqa: PLR0913 - an argument an option
     *,
     asset: AssetOption = None,
     job_type: TypeOption = None,
     reason: ReasonOption = None,
+    group: GroupOption = None,
+    run: RunOption = None,
+    source: SourceOption = None,
+    prefix: PrefixOption = None,
     newer_than: NewerOption = None,
     older_than: OlderOption = None,
-    by_reason: Annotated[bool, typer.Option("--by-reason", help="Count them by asset and reason.")] = False,
+    by_reason: Annotated[bool, typer.Option("--by-reason", help="Count them by reason, and say how to retry.")] = False,
     limit: LimitOption = 100,
     as_json: JsonOption = False,
 ) -> None:
     """List jobs that need attention: failed, completed with errors, cancelled."""
-    which = failure_filter(asset=asset, job_type=job_type, reason=reason, newer_than=newer_than, older_than=older_than)
+    which = failure_filter(
+        asset=asset,
+        job_type=job_type,
+        reason=reason,
+        group=group,
+        run_id=run,
+        source=source,
+        prefix=prefix,
+        newer_than=newer_than,
+        older_than=older_than,
+    )
     with existing_ledger() as ledger:
         if by_reason:
             counted = ledger.failures_by_reason(which) if ledger is not None else []
-            _print_reasons(counted[:limit] if limit else counted, as_json=as_json)
+            others = {
+                "--type": job_type,
+                "--reason": reason,
+                "--run": run,
+                "--source": source,
+                "--prefix": prefix,
+                "--newer-than": newer_than,
+                "--older-than": older_than,
+            }
+            words = [word for option, value in others.items() if value is not None for word in (option, value)]
+            _print_reasons(counted, limit, words, as_json=as_json)
             return
         jobs = ledger.jobs(which, limit=limit + 1 if limit else None) if ledger is not None else []
     more = bool(limit) and len(jobs) > limit
@@ -347,13 +402,27 @@ def list_failures(
         note(f"only the latest {limit} are shown; --limit 0 shows all")
 
 
-def _print_reasons(counted: list[tuple[str, str, int]], *, as_json: bool) -> None:
+def _print_reasons(groups: list[FailureGroup], limit: int, others: Sequence[str], *, as_json: bool) -> None:
+    shown = groups[:limit] if limit else groups
+    commands = [
+        shlex.join(["geo-assets", "retry", "--failed", "--asset", one.asset, "--group", one.reason, *others])
+        for one in shown
+    ]
     if as_json:
-        print_json([{"asset": asset, "reason": why, "jobs": number} for asset, why, number in counted])
-    elif counted:
-        print_table([">jobs", "asset", "reason"], [(number, asset, _short(why)) for asset, why, number in counted])
-    else:
+        print_json([{**one._asdict(), "retry": command} for one, command in zip(shown, commands, strict=True)])
+        return
+    if not groups:
         note("no failures")
+        return
+    print_table(
+        [">jobs", "asset", "such as", "reason"],
+        [(one.jobs, one.asset, one.example[:60], _short(one.reason)) for one in shown],
+    )
+    say("")
+    for command in commands:
+        say(command)
+    if left := groups[len(shown) :]:
+        note(f"and {sum(one.jobs for one in left):,} jobs of {len(left):,} more reasons; --limit 0 shows all")
 
 
 # --- cancel --------------------------------------------------------------------------------------------------------

@@ -22,9 +22,13 @@ from rich.text import Text
 from geo_assets.cli.exits import FAILED, TIMED_OUT
 from geo_assets.cli.job_commands import (
     AssetOption,
+    GroupOption,
     NewerOption,
     OlderOption,
+    PrefixOption,
     ReasonOption,
+    RunOption,
+    SourceOption,
     TypeOption,
     failure_filter,
     find_job,
@@ -117,6 +121,10 @@ def retry(  # noqa: PLR0913 - an argument an option
     asset: AssetOption = None,
     job_type: TypeOption = None,
     reason: ReasonOption = None,
+    group: GroupOption = None,
+    run: RunOption = None,
+    source: SourceOption = None,
+    prefix: PrefixOption = None,
     newer_than: NewerOption = None,
     older_than: OlderOption = None,
     wait: WaitOption = False,
@@ -127,14 +135,25 @@ def retry(  # noqa: PLR0913 - an argument an option
     """Queue a job again, or with --failed every job that needs attention."""
     if (job_id is None) != failed:
         raise ParameterError("give either a job id or --failed")
-    if job_id is not None and any((asset, reason, newer_than, older_than)):
-        raise ParameterError("--asset, --reason, --newer-than and --older-than choose among --failed jobs")
+    if job_id is not None and any((asset, reason, group, run, source, prefix, newer_than, older_than)):
+        raise ParameterError(
+            "--asset, --reason, --group, --run, --source, --prefix, --newer-than and --older-than choose among --failed"
+            " jobs"
+        )
     with open_machine() as machine:
         if job_id is not None:
             jobs = [find_job(machine.ledger, job_id, job_type)]
         else:
             which = failure_filter(
-                asset=asset, job_type=job_type, reason=reason, newer_than=newer_than, older_than=older_than
+                asset=asset,
+                job_type=job_type,
+                reason=reason,
+                group=group,
+                run_id=run,
+                source=source,
+                prefix=prefix,
+                newer_than=newer_than,
+                older_than=older_than,
             )
             found = failed_jobs(machine, which)
             jobs = [job for job in found if job.job_type in machine.registry]

@@ -25,6 +25,7 @@ from geo_assets.coremachine.dispatch import WAVE_TAG
 from geo_assets.coremachine.ledger import Attempt, NewJob, Settlement
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.materialization import outcome_table
+from geo_assets.coremachine.reasons import group_of
 from geo_assets.coremachine.submission import prepare, source_version_or_none
 from geo_assets.coremachine.task_runner import TaskRunner, open_runner
 from geo_assets.errors import GeoAssetsError, ParameterError
@@ -39,6 +40,9 @@ JOB_TAGS = {
     "dagster/max_retries": "0",
     "dagster/retry_on_asset_or_op_failure": "false",
 }
+
+RETRY_OP = "retry_failed__queue"
+"""The op of the job ``retry_failed``, whose config chooses what is queued again."""
 
 OUTCOME_TAG = "geo_assets/outcome"
 """Run tag with the counts by outcome, shown in the list of runs."""
@@ -364,8 +368,16 @@ def _what_failed(problems: Sequence[Attempt], *, total: int, unfinished: int, ot
         parts.append(f"{unfinished} did not finish; the queue takes them up again")
     parts += others
     if problems:
-        parts.append("to queue them again, run the job retry_failed (or: geo-assets retry --failed)")
+        parts.append(_how_to_retry(problems[0].run_id))
     return "; ".join(parts)
+
+
+def _how_to_retry(run_id: str | None) -> str:
+    config = f'{{ops: {{{RETRY_OP}: {{config: {{run_id: "{run_id}"}}}}}}}}'
+    return (
+        f"to queue just these again, run the job retry_failed with this in its launchpad: {config}"
+        f" (or: geo-assets retry --failed --run {run_id})"
+    )
 
 
 def _tags(context: dg.OpExecutionContext) -> Mapping[str, str]:
@@ -374,14 +386,31 @@ def _tags(context: dg.OpExecutionContext) -> Mapping[str, str]:
     return run.tags if run is not None else {}
 
 
-def _failures_table(problems: Sequence[Attempt], limit: int = 50) -> str:
-    lines = ["| partition | outcome | reason |", "|---|---|---|"]
-    for attempt in problems[:limit]:
-        reason = (attempt.reason or "").replace("|", "\\|").replace("\n", " ")[:300]
-        lines.append(f"| {attempt.partition_key} | {attempt.outcome} | {reason} |")
+def _failures_table(problems: Sequence[Attempt], limit: int = 200) -> str:
+    """What failed, by reason and one by one; the counts of the reasons add up to all."""
+    groups: dict[str, list[Attempt]] = {}
+    for attempt in problems:
+        groups.setdefault(group_of(attempt.reason), []).append(attempt)
+    most_first = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    lines = ["| jobs | reason | such as |", "|---:|---|---|"]
+    for reason, group in most_first[:_GROUPS_SHOWN]:
+        lines.append(f"| {len(group)} | {_cell(reason)} | {_cell(group[0].partition_key)} |")
+    if rest := most_first[_GROUPS_SHOWN:]:
+        lines.append(f"| {sum(len(group) for _, group in rest)} | {len(rest)} other reasons | |")
+    lines += [f"| **{len(problems)}** | **all** | |", "", "| partition | outcome | reason |", "|---|---|---|"]
+    shown = [attempt for _, group in most_first for attempt in group][:limit]
+    for attempt in shown:
+        lines.append(f"| {_cell(attempt.partition_key)} | {attempt.outcome} | {_cell(attempt.reason or '')} |")
     if len(problems) > limit:
-        lines.append(f"| … | | and {len(problems) - limit} more: geo-assets failures |")
+        lines.append(f"| … | | and {len(problems) - limit} more: geo-assets failures --run {problems[0].run_id} |")
     return "\n".join(lines)
+
+
+_GROUPS_SHOWN = 20
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")[:300]
 
 
 # --- which jobs a run has ------------------------------------------------------------------------------------

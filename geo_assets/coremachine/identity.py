@@ -113,6 +113,29 @@ def decode_partition_key(key: str) -> str:
     return name
 
 
+def partition_keys_of(text: str) -> tuple[str, ...]:
+    """The keys that somebody may mean by a text: that of the name it is, and the text if it is a key itself.
+
+    Raises:
+        ParameterError: it is neither.
+    """
+    key = encode_partition_key(text)
+    try:
+        decode_partition_key(text)
+    except ParameterError:
+        return (key,)
+    return tuple(dict.fromkeys((key, text)))
+
+
+def key_prefix(beginning: str) -> str:
+    """The beginning of the keys of all names that begin so.
+
+    Raises:
+        ParameterError: no name begins so.
+    """
+    return encode_partition_key(f"{beginning}x")[:-1]  # what ends the beginning does not end the name
+
+
 def mapping_key(prefix: str, number: int) -> str:
     """Key of a dynamic output: letters, digits and underscores only, in order when sorted."""
     return f"{prefix}_{number:06d}"

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -38,6 +39,7 @@ from geo_assets.coremachine.ledger_tables import (
     to_json,
     waves,
 )
+from geo_assets.coremachine.reasons import group_of
 from geo_assets.errors import (
     AccessDeniedError,
     GeoAssetsError,
@@ -310,8 +312,29 @@ class JobFilter:
     asset: str | None = None
     statuses: tuple[JobStatus, ...] = ()
     reason_contains: str | None = None
+    reason_group: str | None = None
+    """As :func:`~geo_assets.coremachine.reasons.group_of` has it."""
+    keys: tuple[str, ...] | None = None
+    """Partition keys."""
+    prefix: str | None = None
+    """Beginning of the partition key."""
+    source: str | None = None
+    """Of the source whose look brought about the latest attempt."""
+    run_id: str | None = None
+    """Of the run that the latest attempt belongs to."""
     newer_than: timedelta | None = None
     older_than: timedelta | None = None
+
+
+class FailureGroup(NamedTuple):
+    """Jobs that need attention for the same reason."""
+
+    asset: str
+    reason: str
+    """As :func:`~geo_assets.coremachine.reasons.group_of` has it."""
+    jobs: int
+    example: str
+    """Partition key of one of them."""
 
 
 _WITH_RESULT = (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.FAILED)
@@ -1546,22 +1569,54 @@ class Ledger:
 
     def jobs(self, which: JobFilter | None = None, *, limit: int | None = 100) -> list[Job]:
         """Jobs that match, newest first."""
-        query = _filtered(which or JobFilter()).order_by(jobs.c.updated_at.desc(), jobs.c.job_id)
-        if limit is not None:
-            query = query.limit(limit)
-        return self._read(lambda c: [_job(row) for row in c.execute(query)])
-
-    def failures_by_reason(self, which: JobFilter | None = None) -> list[tuple[str, str, int]]:
-        """(asset, reason, how many) of jobs that need attention, most frequent first."""
         which = which or JobFilter()
-        base = _filtered(replace(which, statuses=which.statuses or FAILED_STATUSES)).subquery()
-        reason = sa.func.coalesce(base.c.reason, base.c.error_details, base.c.status)
-        query = (
-            sa.select(base.c.asset, reason.label("why"), sa.func.count().label("how_many"))
-            .group_by(base.c.asset, reason)
-            .order_by(sa.desc("how_many"), base.c.asset)
-        )
-        return self._read(lambda c: [(row.asset, row.why, row.how_many) for row in c.execute(query)])
+        query = _filtered(which)
+        newest = (jobs.c.updated_at.desc(), jobs.c.job_id)
+        if which.reason_group is None and len(which.keys or ()) <= _IN_LIMIT:
+            return self._read(lambda c: [_job(row) for row in c.execute(query.order_by(*newest).limit(limit))])
+        # a database knows neither groups of reasons nor lists of any length: ids are sorted out here, jobs read then
+        wanted = None if which.keys is None else frozenset(which.keys)
+        columns = (jobs.c.job_type, jobs.c.job_id, jobs.c.partition_key, _WHY)
+
+        def search(c: Connection) -> list[Job]:
+            rows = _streamed(c, query.with_only_columns(*columns).order_by(*newest))
+            matching = (
+                (row.job_type, row.job_id)
+                for row in rows
+                if (wanted is None or row.partition_key in wanted)
+                and (which.reason_group is None or group_of(row.why) == which.reason_group)
+            )
+            keys = list(islice(matching, limit))
+            found = self._jobs_by_key(c, keys)
+            return [found[key] for key in keys]
+
+        return self._read(search)
+
+    def failures_by_reason(self, which: JobFilter | None = None) -> list[FailureGroup]:
+        """Jobs that need attention by asset and reason, most frequent first; however many there are, few are held."""
+        which = which or JobFilter()
+        base = _filtered(replace(which, statuses=which.statuses or FAILED_STATUSES))
+        columns = (jobs.c.asset, _WHY, sa.func.count().label("n"), sa.func.min(jobs.c.partition_key).label("example"))
+        # equal texts are counted by the database, a line in the order of the partitions where each differs
+        query = base.with_only_columns(*columns).group_by(jobs.c.asset, _WHY.element)
+        wanted = None if which.keys is None or len(which.keys) <= _IN_LIMIT else frozenset(which.keys)
+        if wanted is not None:
+            query = query.group_by(jobs.c.partition_key)
+
+        def count(c: Connection) -> list[FailureGroup]:
+            groups: dict[tuple[str, str], tuple[int, str]] = {}
+            for row in _streamed(c, query):
+                if wanted is not None and row.example not in wanted:
+                    continue
+                key = (row.asset, group_of(row.why))
+                number, example = groups.get(key, (0, row.example))
+                groups[key] = (number + row.n, min(example, row.example))
+            return [FailureGroup(*key, *counted) for key, counted in groups.items()]
+
+        found = self._read(count)
+        if which.reason_group is not None:
+            found = [group for group in found if group.reason == which.reason_group]
+        return sorted(found, key=lambda group: (-group.jobs, group.asset, group.reason))
 
     def status_counts(self) -> dict[str, dict[str, int]]:
         """Job type → status → number of jobs."""
@@ -1768,22 +1823,47 @@ def _attempt_query() -> sa.Select[Any]:
     )
 
 
+_WHY = sa.func.coalesce(jobs.c.reason, jobs.c.error_details, jobs.c.status).label("why")
+"""Why a job needs attention; a cancelled one may say nothing."""
+
+
+def _streamed(c: Connection, query: sa.Select[Any]) -> Iterator[sa.Row[Any]]:
+    """Rows of a query that may have very many, a few thousand in memory at a time."""
+    yield from c.execute(query, execution_options={"yield_per": 5000})
+
+
 def _filtered(which: JobFilter) -> sa.Select[Any]:
-    query = jobs.select()
-    if which.job_type is not None:
-        query = query.where(jobs.c.job_type == which.job_type)
-    if which.asset is not None:
-        query = query.where(jobs.c.asset == which.asset)
+    """The query of a filter, but for groups of reasons and long lists of keys."""
+    return jobs.select().where(*_of_partitions(which), *_of_attempts(which), *_of_time(which))
+
+
+def _of_partitions(which: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
+    for column, value in ((jobs.c.job_type, which.job_type), (jobs.c.asset, which.asset)):
+        if value is not None:
+            yield column == value
+    if which.keys is not None and len(which.keys) <= _IN_LIMIT:
+        yield jobs.c.partition_key.in_(which.keys)
+    if which.prefix:
+        # not LIKE, to which upper and lower case are one on SQLite
+        yield sa.func.substr(jobs.c.partition_key, 1, len(which.prefix)) == which.prefix
+
+
+def _of_attempts(which: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
     if which.statuses:
-        query = query.where(jobs.c.status.in_([status.value for status in which.statuses]))
+        yield jobs.c.status.in_([status.value for status in which.statuses])
     if which.reason_contains:
         text = sa.func.coalesce(jobs.c.reason, "") + " " + sa.func.coalesce(jobs.c.error_details, "")
-        query = query.where(sa.func.lower(text).contains(which.reason_contains.lower(), autoescape=True))
+        yield sa.func.lower(text).contains(which.reason_contains.lower(), autoescape=True)
+    for column, value in ((attempts.c.source, which.source), (attempts.c.run_id, which.run_id)):
+        if value is not None:
+            yield jobs.c.latest_attempt.in_(sa.select(attempts.c.attempt_id).where(column == value))
+
+
+def _of_time(which: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
     if which.newer_than is not None:
-        query = query.where(jobs.c.updated_at >= _now() - which.newer_than)
+        yield jobs.c.updated_at >= _now() - which.newer_than
     if which.older_than is not None:
-        query = query.where(jobs.c.updated_at < _now() - which.older_than)
-    return query
+        yield jobs.c.updated_at < _now() - which.older_than
 
 
 def _job(row: sa.Row[Any]) -> Job:

@@ -13,16 +13,20 @@ from typing import Any
 import dagster as dg
 
 from geo_assets.coremachine import dispatch
-from geo_assets.coremachine.asset_job import JOB_TAGS, MACHINE, machine_of
+from geo_assets.coremachine.asset_job import JOB_TAGS, MACHINE, RETRY_OP, machine_of
 from geo_assets.coremachine.binding import Binding
 from geo_assets.coremachine.dispatch import WAVE_TAG, RunAsked
-from geo_assets.coremachine.ledger import JobFilter, Wave
+from geo_assets.coremachine.identity import key_prefix, partition_keys_of
+from geo_assets.coremachine.ledger import Job, JobFilter, Wave
 from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.coremachine.reasons import group_of
 from geo_assets.coremachine.submission import Answer, failed_jobs, retry_jobs, submit_keys
-from geo_assets.errors import GeoAssetsError
+from geo_assets.errors import GeoAssetsError, ParameterError
 from geo_assets.settings import Settings
 
 SENSOR_NAME = "queued_jobs"
+_ROWS = 200
+"""Most rows of a table in metadata."""
 
 
 def build_submit_job(binding: Binding) -> dg.JobDefinition:
@@ -87,33 +91,30 @@ def build_submit_job(binding: Binding) -> dg.JobDefinition:
 
 
 def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
-    """The job ``retry_failed``: gathers failed jobs into waves, chosen by asset, reason and age."""
+    """The job ``retry_failed``: gathers failed jobs into waves, by run, asset, partition, reason, source, age."""
 
     @dg.op(
-        name="retry_failed__queue",
+        name=RETRY_OP,
         description="Queue failed jobs again.",
         config_schema={
-            "asset": dg.Field(
-                dg.Noneable(str), is_required=False, default_value=None, description="Only jobs of this asset."
+            "run_id": _optional(str, "Only what failed in this run and was not run again since: the run's whole id."),
+            "asset": _optional(str, "Only jobs of this asset."),
+            "job_type": _optional(str, f"Only jobs of this workflow: {', '.join(sorted(registry))}."),
+            "keys": _optional(
+                [str], "Only these partitions, by their names as they were submitted, or by their keys as shown here."
             ),
-            "job_type": dg.Field(
-                dg.Noneable(str),
-                is_required=False,
-                default_value=None,
-                description=f"Only jobs of this workflow: {', '.join(sorted(registry))}.",
+            "prefix": _optional(str, "Only partitions whose names begin so."),
+            "source": _optional(str, "Only jobs that this source brought about."),
+            "reason_group": _optional(
+                str,
+                "Only jobs of this group, as the tables of failures and 'geo-assets failures --by-reason' name it:"
+                " the reason with … for what is particular and N for numbers. A whole reason will do as well.",
             ),
-            "reason_contains": dg.Field(
-                dg.Noneable(str),
-                is_required=False,
-                default_value=None,
-                description="Only jobs whose reason or error has this text in it, upper or lower case.",
+            "reason_contains": _optional(
+                str, "Only jobs whose reason or error has this text in it, upper or lower case."
             ),
-            "newer_than_hours": dg.Field(
-                dg.Noneable(float), is_required=False, default_value=None, description="Only failures since then."
-            ),
-            "older_than_hours": dg.Field(
-                dg.Noneable(float), is_required=False, default_value=None, description="Only failures before then."
-            ),
+            "newer_than_hours": _optional(float, "Only failures since then."),
+            "older_than_hours": _optional(float, "Only failures before then."),
         },
         out=dg.Out(dg.Nothing),
         required_resource_keys={MACHINE},
@@ -122,20 +123,19 @@ def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
     def queue(context: dg.OpExecutionContext) -> Any:
         machine = machine_of(context)
         given: Mapping[str, Any] = context.op_config
-        which = JobFilter(
-            job_type=given["job_type"],
-            asset=given["asset"],
-            reason_contains=given["reason_contains"],
-            newer_than=_hours(given["newer_than_hours"]),
-            older_than=_hours(given["older_than_hours"]),
-        )
-        jobs = [job for job in failed_jobs(machine, which) if job.job_type in machine.registry]
+        try:
+            found = failed_jobs(machine, _chosen(given))
+        except ParameterError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        jobs = [job for job in found if job.job_type in machine.registry]
         answers = retry_jobs(machine, jobs)
         context.log.info("%d failed jobs are queued again", len(answers))
         by_type: dict[str, list[Answer]] = {}
         for answer in answers:
             by_type.setdefault(answer.job.job_type, []).append(answer)
-        metadata: dict[str, Any] = {"queued_again": len(answers)}
+        metadata: dict[str, Any] = {"queued_again": len(answers), "reasons": _reasons_table(jobs)}
+        if len(jobs) < len(found):
+            metadata["left_out"] = f"{len(found) - len(jobs)} jobs: their workflows are not loaded here"
         for job_type, group in by_type.items():
             metadata.update(_submitted(machine, context.instance, machine.registry[job_type], group))
         yield dg.Output(None, metadata=metadata)
@@ -150,6 +150,44 @@ def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
         queue()
 
     return retry_failed
+
+
+def _optional(kind: Any, description: str) -> dg.Field:
+    return dg.Field(dg.Noneable(kind), is_required=False, default_value=None, description=description)
+
+
+def _chosen(given: Mapping[str, Any]) -> JobFilter:
+    keys = given["keys"]
+    return JobFilter(
+        run_id=given["run_id"],
+        job_type=given["job_type"],
+        asset=given["asset"],
+        # a key is the key of the name it was made from, and of itself where nothing in it was encoded
+        keys=None if keys is None else tuple(dict.fromkeys(one for key in keys for one in partition_keys_of(key))),
+        prefix=key_prefix(given["prefix"]) if given["prefix"] else None,
+        source=given["source"],
+        reason_group=None if given["reason_group"] is None else group_of(given["reason_group"]),
+        reason_contains=given["reason_contains"],
+        newer_than=_hours(given["newer_than_hours"]),
+        older_than=_hours(given["older_than_hours"]),
+    )
+
+
+def _reasons_table(jobs: Sequence[Job]) -> dg.MetadataValue:
+    """How many jobs failed for which reason, with one partition of each; the numbers add up to the jobs."""
+    groups: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault((job.asset, group_of(job.reason or job.error_details or job.status.value)), []).append(job)
+    most_first = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    rows: list[dict[str, str | int | float | bool | None]] = [
+        {"jobs": len(group), "asset": asset, "reason": reason, "example": group[0].partition_key[:200]}
+        for (asset, reason), group in most_first[:_ROWS]
+    ]
+    if rest := most_first[_ROWS:]:
+        rows.append({"jobs": sum(len(group) for _, group in rest), "asset": "", "reason": "others", "example": ""})
+    if not rows:
+        return dg.MetadataValue.text("nothing that failed matches")
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows])
 
 
 def build_sensor(
@@ -200,7 +238,6 @@ def _submitted(
         counts[decision] = counts.get(decision, 0) + 1
     dispatch.add_partitions(instance, binding, [answer.job.partition_key for answer in answers])
     waves = _assign_now(machine, binding)
-    shown = 200
     rows = [
         dg.TableRecord(
             {
@@ -209,7 +246,7 @@ def _submitted(
                 "answer": answer.as_dict()["status"],
             }
         )
-        for answer in answers[:shown]
+        for answer in answers[:_ROWS]
     ]
     links = "\n".join(f"- [{_jobs_of(wave)}]({_runs_of(wave)})" for wave in waves)
     return {

@@ -9,7 +9,7 @@ submission that dies in between is made whole by repeating it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -248,14 +248,7 @@ def source_version_or_none(machine: CoreMachine, binding: Binding, params: dict[
 def failed_jobs(machine: CoreMachine, which: JobFilter | None = None) -> list[Job]:
     """Jobs that need attention: failed, completed with errors, cancelled."""
     which = which or JobFilter()
-    chosen = JobFilter(
-        job_type=which.job_type,
-        asset=which.asset,
-        statuses=which.statuses or FAILED_STATUSES,
-        reason_contains=which.reason_contains,
-        newer_than=which.newer_than,
-        older_than=which.older_than,
-    )
+    chosen = replace(which, statuses=which.statuses or FAILED_STATUSES)
     return machine.ledger.jobs(chosen, limit=None)
 
 

@@ -1083,9 +1083,9 @@ def test_jobs_are_listed_by_what_is_asked(ledger: Ledger) -> None:
     newest = [job.updated_at for job in ledger.jobs()]
     assert newest == sorted(newest, reverse=True)
     failures = ledger.failures_by_reason()
-    assert failures[0] == ("greetings", "Disk is FULL", 2)
-    assert sorted(failures[1:]) == [("greetings", "a_b failed", 1), ("greetings", "cancelled", 1)]
-    assert sum(count for _, _, count in ledger.failures_by_reason(JobFilter(asset="greetings"))) == 4
+    assert failures[0] == ("greetings", "Disk is FULL", 2, "key-1")
+    assert sorted(failures[1:]) == [("greetings", "a_b failed", 1, "key-3"), ("greetings", "cancelled", 1, "key-4")]
+    assert sum(group.jobs for group in ledger.failures_by_reason(JobFilter(asset="greetings"))) == 4
     assert ledger.failures_by_reason(JobFilter(asset="farewells")) == []
     assert ledger.status_counts() == {
         "greet": {"completed": 1, "failed": 2, "completed_with_errors": 1, "cancelled": 1, "processing": 1},
