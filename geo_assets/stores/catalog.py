@@ -20,7 +20,15 @@ from geo_assets.stac.collections import CollectionDescription
 from geo_assets.stac.items import DescribedBlob, described_thing, same_item, without_nulls, without_structural_links
 from geo_assets.stac.validation import item_problems
 
-__all__ = ["CatalogStore", "ItemOutcome", "ItemStatus", "UpsertPlan", "open_catalog_store"]
+__all__ = [
+    "CatalogStore",
+    "ItemOutcome",
+    "ItemReferences",
+    "ItemStatus",
+    "UpsertPlan",
+    "open_catalog_store",
+    "references_of",
+]
 
 
 class ItemStatus(StrEnum):
@@ -47,6 +55,22 @@ class ItemOutcome:
     def written(self) -> bool:
         """Whether the catalog holds something new."""
         return self.status in (ItemStatus.CREATED, ItemStatus.UPDATED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemReferences:
+    """What an item points at, and who made it."""
+
+    item_id: str
+    blob: tuple[str, str] | None
+    """Container and blob that it describes."""
+    table: tuple[str, str] | None
+    """Schema and table that it describes."""
+    source: tuple[str, str] | None
+    """Container and blob that the described blob was made of."""
+    job_id: str | None
+    hrefs: tuple[str, ...]
+    """Of its assets."""
 
 
 class CatalogStore(Protocol):
@@ -92,6 +116,10 @@ class CatalogStore(Protocol):
 
     def described_blobs(self, collection_id: str, *, container: str | None = None) -> dict[str, DescribedBlob]:
         """Id → blob, of every item of a collection that describes a blob, of this container if one is named."""
+        ...
+
+    def iter_references(self, collection_id: str) -> Iterator[ItemReferences]:
+        """What each item of a collection points at, a page in memory at a time; nothing if that is not there."""
         ...
 
     def count_items(self, collection_id: str) -> int:
@@ -194,6 +222,30 @@ class UpsertPlan:
             if outcome.written:
                 to_write.append(item)
         return to_write
+
+
+def references_of(item: Mapping[str, Any]) -> ItemReferences:
+    """What an item points at; of the item, ``id``, ``assets`` and the ``geo_assets:`` properties are looked at."""
+    properties = item.get("properties") or {}
+    said = {
+        name: value
+        for name in ("container", "blob", "schema", "table", "source_container", "source_blob", "job_id")
+        if isinstance(value := properties.get(f"geo_assets:{name}"), str)
+    }
+    assets = item.get("assets") or {}
+    hrefs = [asset.get("href") for asset in assets.values() if isinstance(asset, Mapping)]
+    return ItemReferences(
+        item_id=item["id"],
+        blob=_pair(said, "container", "blob"),
+        table=_pair(said, "schema", "table"),
+        source=_pair(said, "source_container", "source_blob"),
+        job_id=said.get("job_id"),
+        hrefs=tuple(href for href in hrefs if isinstance(href, str)),
+    )
+
+
+def _pair(said: Mapping[str, str], holder: str, name: str) -> tuple[str, str] | None:
+    return (said[holder], said[name]) if holder in said and name in said else None
 
 
 def open_catalog_store(settings: Settings) -> CatalogStore:

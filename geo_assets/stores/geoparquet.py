@@ -258,6 +258,17 @@ class GeoParquetTables:
         with self._folders.translated():
             return _table_record(self._folders.current(schema, table))
 
+    def records(self) -> Iterator[TableRecord]:
+        """What the store remembers of every table that is as it was loaded."""
+        with self._folders.translated():
+            for schema in self._folders.schemas():
+                for table in self._folders.tables(schema):
+                    # a folder of any name may have been put there
+                    with suppress(ParameterError):
+                        found = _table_record(self._folders.current(schema, table))
+                        if found is not None:
+                            yield found
+
     def loaded_by(self, job_id: str) -> list[TableRecord]:
         """The tables that hold rows loaded by a job, sorted by name."""
         with self._folders.translated():

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -34,7 +34,7 @@ from geo_assets.stac.collections import (
     facts_of,
 )
 from geo_assets.stac.items import DescribedBlob, described_blob, without_structural_links
-from geo_assets.stores.catalog import ItemOutcome, ItemStatus, UpsertPlan
+from geo_assets.stores.catalog import ItemOutcome, ItemReferences, ItemStatus, UpsertPlan, references_of
 from geo_assets.stores.postgres_connections import Connection, Connections, postgres_url
 
 __all__ = ["PgstacCatalog"]
@@ -43,6 +43,12 @@ _LOCK_SPACE = 0x6765_6F61  # "geoa": ours among the advisory locks of the databa
 _LOCK_WAIT = "10min"
 _MIGRATION_ATTEMPTS = 6
 _PAGE = 1000
+_REFERENCES: Final = (
+    "jsonb_build_object('id', i.id, 'properties',"
+    " (select jsonb_object_agg(key, value) from jsonb_each(i.content->'properties') where key like 'geo\\_assets:%%'),"
+    " 'assets', (select jsonb_object_agg(key, jsonb_build_object('href', value->'href'))"
+    " from jsonb_each(i.content->'assets')))"
+)
 
 
 class PgstacCatalog:
@@ -111,16 +117,26 @@ class PgstacCatalog:
 
     def iter_items(self, collection_id: str) -> Iterator[dict[str, Any]]:
         """All items of a collection, by id, a page at a time."""
+        for item in self._pages("pgstac.content_hydrate(i)", collection_id):
+            yield _restored(item)
+
+    def iter_references(self, collection_id: str) -> Iterator[ItemReferences]:
+        """What each item of a collection points at, by id, a page at a time."""
+        # what is left out makes the page small: statistics and footprints are most of an item
+        for item in self._pages(_REFERENCES, collection_id):
+            yield references_of(item)
+
+    def _pages(self, what: LiteralString, collection_id: str) -> Iterator[dict[str, Any]]:
+        query = sql.SQL(
+            "select i.id, {} from pgstac.items i"
+            ' where collection = %s and id > %s collate "C" order by id collate "C" limit %s'
+        ).format(sql.SQL(what))
         last = ""
         while True:
             with self._connection() as connection:
-                rows = connection.execute(
-                    "select i.id, pgstac.content_hydrate(i) from pgstac.items i"
-                    ' where collection = %s and id > %s collate "C" order by id collate "C" limit %s',
-                    (collection_id, last, _PAGE),
-                ).fetchall()
+                rows = connection.execute(query, (collection_id, last, _PAGE)).fetchall()
             for _, item in rows:
-                yield _restored(item)
+                yield item
             if len(rows) < _PAGE:
                 return
             last = rows[-1][0]

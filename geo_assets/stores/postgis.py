@@ -191,6 +191,13 @@ class PostgisTables:
         with self._sessions.session(f"looking at {schema}.{table}") as connection:
             return self._register.record(connection, schema, table)
 
+    def records(self) -> Iterator[TableRecord]:
+        """What the store remembers of every table that is as it was loaded."""
+        with self._sessions.session("looking for loaded tables") as connection:
+            # a register of 100,000 tables is some 100 MB, a session that waits for its reader keeps locks
+            found = self._register.records(connection)
+        yield from found
+
     def loaded_by(self, job_id: str) -> list[TableRecord]:
         """The tables that hold rows loaded by a job, sorted by name."""
         with self._sessions.session("looking for loaded tables") as connection:

@@ -202,6 +202,15 @@ class Register:
         row = self._known(connection, "t.comments", schema, table)
         return {} if row is None else dict(row[0])
 
+    def records(self, connection: Connection) -> list[TableRecord]:
+        """What is remembered of all tables."""
+        if not self.is_there(connection):
+            return []
+        rows = connection.execute(
+            self._sql("select t.schema_name, t.table_name, t.version, t.loads, t.columns" + _KNOWN)
+        )
+        return [_record(*row) for row in rows]
+
     def loaded_by(self, connection: Connection, job_id: str) -> list[TableRecord]:
         """The tables that hold rows of a job."""
         if not self.is_there(connection):

@@ -38,7 +38,7 @@ from geo_assets.stac.collections import (
 )
 from geo_assets.stac.identifiers import file_stem
 from geo_assets.stac.items import DescribedBlob, described_blob, without_structural_links
-from geo_assets.stores.catalog import ItemOutcome, ItemStatus, UpsertPlan
+from geo_assets.stores.catalog import ItemOutcome, ItemReferences, ItemStatus, UpsertPlan, references_of
 
 __all__ = ["StaticCatalog"]
 
@@ -129,6 +129,10 @@ class StaticCatalog:
         return {
             item_id: blob for item_id, blob in described if blob is not None and container in (None, blob.container)
         }
+
+    def iter_references(self, collection_id: str) -> Iterator[ItemReferences]:
+        """What each item of a collection points at, in the order of their file names."""
+        return (references_of(item) for item in self.iter_items(collection_id))
 
     def count_items(self, collection_id: str) -> int:
         """How many items a collection holds."""

@@ -231,6 +231,10 @@ class TableStore(Protocol):
         """What the store remembers of a table; ``None`` where it is not there, or not as it was loaded."""
         ...
 
+    def records(self) -> Iterator[TableRecord]:
+        """What the store remembers of every table that is as it was loaded, in no order."""
+        ...
+
     def loaded_by(self, job_id: str) -> list[TableRecord]:
         """The tables that hold rows loaded by a job (one of their loads has this ``job_id``), sorted by name."""
         ...

@@ -16,7 +16,7 @@ from geo_assets.errors import ParameterError
 from geo_assets.stac.collections import CollectionDescription
 from geo_assets.stac.items import DescribedBlob
 from geo_assets.stac.validation import collection_problems
-from geo_assets.stores.catalog import CatalogStore, ItemOutcome, ItemStatus
+from geo_assets.stores.catalog import CatalogStore, ItemOutcome, ItemReferences, ItemStatus
 from geo_assets.stores.pgstac import PgstacCatalog
 from geo_assets.stores.static_catalog import StaticCatalog
 from tests.stores.catalog_items import COLLECTION, item
@@ -68,6 +68,7 @@ def test_an_empty_catalog_has_nothing(catalog: CatalogStore) -> None:
     assert list(catalog.iter_items(COLLECTION)) == []
     assert catalog.count_items(COLLECTION) == 0
     assert catalog.described_blobs(COLLECTION) == {}
+    assert list(catalog.iter_references(COLLECTION)) == []
     assert catalog.refresh_collection(COLLECTION) is None
     assert not catalog.delete_collection(COLLECTION)
     assert statuses(catalog.delete_items(COLLECTION, ["x"])) == ["absent"]
@@ -331,3 +332,41 @@ def test_one_store_serves_many_threads(catalog: CatalogStore) -> None:
             assert statuses(outcomes) == ["created"]
     catalog.refresh_collection(COLLECTION)
     assert catalog.count_items(COLLECTION) == 24
+
+
+def test_references_tell_what_an_item_points_at_and_who_made_it(
+    catalog: CatalogStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geo_assets.stores.pgstac._PAGE", 2)
+    made = {"geo_assets:source_container": "raw", "geo_assets:source_blob": "a%_b.tif"}
+    cog = item("é b.tif", id="cog", **made)
+    cog["assets"]["data"]["href"] = "https://example.org/bronze/%C3%A9%20b.tif"
+    cog["assets"]["thumbnail"] = {"href": "file:///thumbnails/x.webp", "roles": ["thumbnail"]}
+    table = item("t", id="table", **{"geo_assets:schema": "geo", "geo_assets:table": "roads"})
+    foreign = item("x", id="foreign")
+    for one in (table, foreign):
+        for name in ("container", "blob"):
+            del one["properties"][f"geo_assets:{name}"]
+    del foreign["properties"]["geo_assets:job_id"], foreign["properties"]["geo_assets:etag"]
+    foreign["assets"] = {}
+    assert statuses(catalog.upsert_items(COLLECTION, [cog, table, foreign])) == ["created"] * 3
+    found = {one.item_id: one for one in catalog.iter_references(COLLECTION)}
+    assert found == {
+        "cog": ItemReferences(
+            item_id="cog",
+            blob=("bronze", "é b.tif"),
+            table=None,
+            source=("raw", "a%_b.tif"),
+            job_id="0" * 64,
+            hrefs=("https://example.org/bronze/%C3%A9%20b.tif", "file:///thumbnails/x.webp"),
+        ),
+        "table": ItemReferences(
+            item_id="table",
+            blob=None,
+            table=("geo", "roads"),
+            source=None,
+            job_id="0" * 64,
+            hrefs=("https://example.org/bronze/t",),
+        ),
+        "foreign": ItemReferences(item_id="foreign", blob=None, table=None, source=None, job_id=None, hrefs=()),
+    }

@@ -95,6 +95,7 @@ def test_an_empty_store_has_nothing(store: TableStore) -> None:
     assert store.list_tables("nowhere") == []
     assert store.record("geo", "places") is None
     assert store.loaded_by("job") == []
+    assert list(store.records()) == []
     assert not store.drop("geo", "places")
     assert not store.drop("geo", "places", versions=["a"])
     assert store.sweep(older_than_seconds=0) == 0
@@ -669,6 +670,7 @@ def test_tables_are_published_together(store: TableStore) -> None:
     assert [(one.table, one.rows, one.replaced) for one in published] == [("one", 3, False), ("two", 3, True)]
     assert store.list_tables("geo") == ["one", "two"]
     assert [record.table for record in store.loaded_by("job")] == ["one", "two"]
+    assert sorted(store.records(), key=lambda record: record.table) == store.loaded_by("job")
 
 
 @pytest.mark.parametrize("problem", ["rows", "chunks", "exists", "gone"])
