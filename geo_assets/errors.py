@@ -32,6 +32,8 @@
     │   ├── DiskFullError                     not enough room for temporary files
     │   ├── SourceChangedError                a blob was replaced while it was being read
     │   ├── ChecksumMismatchError             what reached the blob store is not what was sent
+    │   ├── LookTooLongError                  a container is too large to be listed at once
+    │   ├── LookOvertakenError                another process saw or queued the same, and was faster
     │   ├── LedgerUnavailableError            the ledger database cannot be reached
     │   ├── CatalogUnavailableError           the catalog database cannot be reached, or is locked too long
     │   └── TableStoreUnavailableError        the table database cannot be reached, or is locked too long
@@ -176,6 +178,14 @@ class SourceChangedError(TransientError):
 
 class ChecksumMismatchError(TransientError):
     """What reached the blob store is not what was sent; nothing was published."""
+
+
+class LookTooLongError(TransientError):
+    """A container took longer to list than the look at it may take; nothing was written."""
+
+
+class LookOvertakenError(TransientError):
+    """Another process wrote what a source saw, or queued it, at the same moment; nothing was written twice."""
 
 
 class LedgerUnavailableError(TransientError):

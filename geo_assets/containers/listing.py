@@ -25,7 +25,7 @@ from geo_assets.containers.kinds import stem, with_datasets, with_kinds
 from geo_assets.containers.listing_store import REMOVED_SCHEMA, TABLE_SCHEMA, ListingStore
 from geo_assets.containers.summary import Statistics
 
-__all__ = ["Listing", "ListingChanges", "read_listing", "write_listing"]
+__all__ = ["Listing", "ListingChanges", "buckets_of", "entry_version", "read_listing", "write_listing"]
 
 _RANGE = 50_000
 """Rows that are brought into order at once."""
@@ -155,13 +155,7 @@ class _Work:
         )
 
     def group_and_compare(self) -> None:
-        buckets: Sequence[int | None] = [None]
-        if self.new.spilled or (self.last is not None and self.last.spilled):
-            buckets = range(self.new.count)
-            self.new.spill()
-            if self.last is not None:
-                self.last.spill()
-        for bucket in buckets:
+        for bucket in buckets_of(self.new, self.last):
             entries = self.new.read(bucket)
             last = None if self.last is None else self.last.read(bucket)
             if entries is not None:
@@ -195,9 +189,9 @@ class _Work:
         if last is None:
             self.changes.added += entries.height
             return entries.with_columns(change=pl.lit("added"))
-        known = last.select(*_IDENTITY, _version().alias("_last"))
+        known = last.select(*_IDENTITY, entry_version().alias("_last"))
         compared = (
-            entries.with_columns(_IDENTITY[1], _version().alias("_new"))
+            entries.with_columns(_IDENTITY[1], entry_version().alias("_new"))
             .join(known, on=("name", "_problem"), how="left", maintain_order="left")
             .with_columns(
                 change=pl.when(pl.col("_last").is_null())
@@ -266,9 +260,19 @@ class _Work:
         )
 
 
-def _version() -> pl.Expr:
+def entry_version() -> pl.Expr:
     """What changes with an entry: its ETag, or of a dataset size and date."""
     return pl.coalesce("etag", pl.concat_str("size", pl.col("last_modified").dt.epoch("us"), separator="-"))
+
+
+def buckets_of(new: Buckets, last: Buckets | None) -> Sequence[int | None]:
+    """Numbers of the buckets in which two sets are compared one by one; a single ``None`` while both are in memory."""
+    if not (new.spilled or (last is not None and last.spilled)):
+        return [None]
+    new.spill()
+    if last is not None:
+        last.spill()
+    return range(new.count)
 
 
 def _each(buckets: Buckets) -> Iterator[pl.DataFrame]:
