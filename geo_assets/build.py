@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from geo_assets.assets.blob_events import build_blob_events
+from geo_assets.assets.blob_source import component_sources, component_tree
 from geo_assets.assets.checks import build_all_tasks_succeeded
 from geo_assets.assets.clean_up import build_clean_up
 from geo_assets.assets.failure_webhook import build_failure_webhook
@@ -25,7 +26,8 @@ from geo_assets.local_run import fail_dead_runs
 from geo_assets.resources.core_machine import core_machine_resource
 from geo_assets.services import open_services
 from geo_assets.settings import Settings, get_settings
-from geo_assets.sources.source import Source
+from geo_assets.sources.rules import check_sources
+from geo_assets.sources.source import Source, load_sources
 
 PRELOADED_MODULES = [
     # imported once by the fork server; without the storage modules each step would import them again (0.5 s)
@@ -51,16 +53,18 @@ def build_definitions(
     Args:
         settings: default: the environment's.
         registry: workflows to show; default: ours and the legacy ones the settings name.
-        sources: containers to watch; default: those the settings name.
+        sources: containers to watch; default: those of the YAML and the components that the settings name.
         resources: replacements by key, for tests.
 
     Raises:
         ContractError: a workflow class cannot be run; names the class and the element.
-        SettingsError: a setting cannot be used.
+        SettingsError: a setting or a source cannot be used; names it and says what to do.
     """
     settings = settings or get_settings()
     registry = registry if registry is not None else load_registry(settings)
-    sources = sources if sources is not None else ()
+    components = component_tree(settings) if sources is None else None
+    sources = sources if sources is not None else load_sources(settings.sources_path)
+    check_sources([*sources, *component_sources(components)], registry)
     sets = sorted({binding.partition_set for binding in registry.values()})
     partitions = {name: dg.DynamicPartitionsDefinition(name=name) for name in sets}
     executor = build_executor(settings)
@@ -93,6 +97,7 @@ def build_definitions(
         build_report(settings, registry),
         build_clean_up(settings, registry),
         build_failure_webhook(settings),
+        *([components.build_defs()] if components is not None else []),
     )
 
 

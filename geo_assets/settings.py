@@ -158,6 +158,9 @@ class Settings(BaseSettings):
     sources: Path | None = Field(
         None, description="A YAML file of sources, or a folder of such files; default: `sources.yaml` in the home."
     )
+    defs: Path | None = Field(
+        None, description="A folder of Dagster components (`defs.yaml`); default: `defs` in the package."
+    )
     look_seconds: float = Field(
         15.0, gt=0, le=45, description="How long a sensor's tick may list a container; beyond, a run lists it."
     )
@@ -221,6 +224,11 @@ class Settings(BaseSettings):
     def sources_path(self) -> Path:
         """The YAML file of sources, or the folder of such files, absolute; it need not be there."""
         return (self.sources or self.home / "sources.yaml").expanduser().resolve()
+
+    @property
+    def defs_path(self) -> Path:
+        """The folder of Dagster components, absolute."""
+        return (self.defs or Path(__file__).parent / "defs").expanduser().resolve()
 
     @property
     def catalog_path(self) -> Path:

@@ -144,6 +144,11 @@ def check_sources(sources: Sequence[Source], registry: Registry) -> None:
         SettingsError: all that is wrong, each sentence naming its source.
     """
     problems = [problem for source in sources for problem in _problems(source, registry)]
+    problems += [
+        f"source '{source.name}' is there twice: rename one"
+        for position, source in enumerate(sources)
+        if any(source.name == other.name for other in sources[:position])
+    ]
     problems += _overlaps(sources)
     if problems:
         raise SettingsError("sources cannot be used: " + "; ".join(problems))

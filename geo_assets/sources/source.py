@@ -27,6 +27,7 @@ __all__ = ["Source", "load_sources"]
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DAY = 86_400
+_LEAST_EVERY = 5
 _MOST_GLOBS = 100
 _MOST_PATTERN = 500
 _MOST_FILE = 1_000_000
@@ -84,7 +85,7 @@ class Source(BaseModel):
     stable_for: Duration = Field(
         0.0, description="How long a blob or dataset must have been seen unchanged before it becomes a job."
     )
-    every: Annotated[Duration, Field(ge=5)] = Field(60.0, description="How often the container is looked at.")
+    every: Duration = Field(60.0, description="How often the container is looked at; 5s at least.")
     max_active: int = Field(5000, ge=1, description="Most jobs of this source that wait or are at work at a time.")
     per_minute: int | None = Field(None, ge=1, description="Most jobs of this source queued in a minute.")
     when_removed: Literal["keep", "unpublish"] = Field(
@@ -118,6 +119,13 @@ class Source(BaseModel):
     def _check_prefix(cls, value: str) -> str:
         if value.startswith("/") or "//" in value or any(ord(character) < ord(" ") for character in value):
             raise ValueError(f"no name starts with '{value[:80]!a}': no slash in front, no two in a row")
+        return value
+
+    @field_validator("every", mode="after")
+    @classmethod
+    def _check_every(cls, value: float) -> float:
+        if value < _LEAST_EVERY:
+            raise ValueError(f"{value:g} seconds is too often: write 5s or more")
         return value
 
     @field_validator("match", "exclude", mode="after")
@@ -314,14 +322,25 @@ def explain(error: ValidationError) -> list[str]:
 
 
 def _sentence(problem: Mapping[str, Any]) -> str:
-    key = str(problem["loc"][0]) if problem["loc"] else ""
+    key, where = str(problem["loc"][0]) if problem["loc"] else "", ""
+    if in_component := _IN_COMPONENT.fullmatch(key):
+        key, where = in_component[1], f"{in_component[2]}: "
+    return where + _told(key, problem)
+
+
+def _told(key: str, problem: Mapping[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, Source.model_fields, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(Source.model_fields)}"
         return f"unknown key `{key}`: {hint}"
     if problem["type"] == "missing":
-        return f"`{key}` is missing: {Source.model_fields[key].description}"
+        field = Source.model_fields.get(key)
+        return f"`{key}` is missing: {field.description if field else 'give it'}"
     return f"`{key}`: {problem['msg'].removeprefix('Value error, ')}"
+
+
+_IN_COMPONENT = re.compile(r"attributes\.(\w+)\S* at (.*)")
+"""How Dagster writes where in a component's YAML a key stands."""
 
 
 def _kind(value: Any) -> str:
