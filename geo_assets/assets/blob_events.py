@@ -6,13 +6,51 @@ What belongs here: the Dagster side.  What does not: reading the queue (``geo_as
 from collections.abc import Sequence
 
 import dagster as dg
+from dagster._core.definitions.run_request import InstigatorType
 
+from geo_assets.coremachine.asset_job import MACHINE, machine_of
 from geo_assets.coremachine.binding import Registry
 from geo_assets.settings import Settings
 from geo_assets.sources.source import Source
 
+SENSOR_NAME = "blob_events"
+_INTERVAL_SECONDS = 10
+
 
 def build_blob_events(settings: Settings, registry: Registry, sources: Sequence[Source]) -> dg.Definitions:
     """The sensor, where a queue is set."""
-    del settings, registry, sources
-    return dg.Definitions()
+    del registry
+    if settings.events_queue is None:
+        return dg.Definitions()
+
+    @dg.sensor(
+        name=SENSOR_NAME,
+        minimum_interval_seconds=_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        required_resource_keys={MACHINE},
+        description=f"Takes events of the storage account from the queue {settings.events_queue} and looks at once at"
+        " what they name, for sources whose own sensor is on. Switch it off and sources are looked at when it is time.",
+    )
+    def blob_events(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        # the Azure SDK takes half a second to load
+        from geo_assets.sources.hints import open_queue, take_hints  # noqa: PLC0415
+
+        machine = machine_of(context)
+        heard = take_hints(machine, open_queue(machine.settings), _switched_on(context, sources))
+        for note in heard.notes:
+            context.log.info(note)
+        return dg.SkipReason(heard.summary)
+
+    return dg.Definitions(sensors=[blob_events])
+
+
+def _switched_on(context: dg.SensorEvaluationContext, sources: Sequence[Source]) -> list[Source]:
+    """The sources whose own sensor is on; one nobody has touched is as its definition says."""
+    here = context.code_location_origin
+    states = {
+        state.instigator_name: state.is_running
+        for state in context.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+        # another code location may have sensors of the same names
+        if here is None or state.repository_selector.location_name == here.location_name
+    }
+    return [source for source in sources if states.get(f"source_{source.name}", not source.paused)]

@@ -5,13 +5,24 @@ settings.  What does not: what blobs mean (``containers``, ``raster``, ``vector`
 (``resources``).
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geo_assets.errors import SettingsError
 from geo_assets.settings import Settings
 from geo_assets.stores.blobs import FULL_LISTING_SCHEMA, LISTING_SCHEMA, BlobProperties, BlobStore, Detail
 
-__all__ = ["FULL_LISTING_SCHEMA", "LISTING_SCHEMA", "BlobProperties", "BlobStore", "Detail", "open_blob_store"]
+if TYPE_CHECKING:
+    from geo_assets.stores.azure_access import AzureAccess
+
+__all__ = [
+    "FULL_LISTING_SCHEMA",
+    "LISTING_SCHEMA",
+    "BlobProperties",
+    "BlobStore",
+    "Detail",
+    "azure_access",
+    "open_blob_store",
+]
 
 
 def open_blob_store(settings: Settings, *, credential: Any = None) -> BlobStore:
@@ -39,22 +50,26 @@ def open_blob_store(settings: Settings, *, credential: Any = None) -> BlobStore:
 
 def _open_azure(settings: Settings, credential: Any) -> BlobStore:
     from geo_assets.stores.azure import AzureBlobStore  # noqa: PLC0415
+
+    return AzureBlobStore(azure_access(settings, credential=credential))
+
+
+def azure_access(settings: Settings, *, credential: Any = None) -> "AzureAccess":
+    """Where the storage account of the settings is and how to sign in to it; arguments and errors as above."""
     from geo_assets.stores.azure_access import AzureAccess  # noqa: PLC0415
 
     if settings.azure_connection_string is not None:
-        return AzureBlobStore(AzureAccess.of_connection_string(settings.azure_connection_string.get_secret_value()))
+        return AzureAccess.of_connection_string(settings.azure_connection_string.get_secret_value())
     key = None if settings.azure_account_key is None else settings.azure_account_key.get_secret_value()
     sas = None if settings.azure_sas_token is None else settings.azure_sas_token.get_secret_value()
     if key is None and sas is None and credential is None:
         credential = _default_credential()
-    return AzureBlobStore(
-        AzureAccess.of_account(
-            settings.azure_account,
-            endpoint=settings.azure_endpoint,
-            key=key,
-            sas_token=sas,
-            token_credential=credential,
-        )
+    return AzureAccess.of_account(
+        settings.azure_account,
+        endpoint=settings.azure_endpoint,
+        key=key,
+        sas_token=sas,
+        token_credential=credential,
     )
 
 
