@@ -91,11 +91,22 @@ def pytest_report_header() -> list[str]:
     return [f"{libraries}, rasterio {rasterio.__version__} (GDAL {rasterio.__gdal_version__}), PostgreSQL {postgres}"]
 
 
+@pytest.hookimpl(trylast=True)  # after pytest-randomly, whose order stays but for what is long
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that want a service, so that ``-m 'not services'`` leaves them out."""
+    """Mark the tests that want a service, so that ``-m 'not services'`` leaves them out; let the longest begin first.
+
+    A group of long tests that one process does alone would otherwise be waited for at the end.
+    """
     for item in items:
         if {"postgres_url", "azurite", "azurite_queue"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.services)
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.get_closest_marker("xdist_group") is not None:
+        return 0
+    return 1 if item.get_closest_marker("slow") is not None else 2
 
 
 # --- a home of its own, for every test ---------------------------------------------------------------------------
