@@ -84,8 +84,12 @@ def prepare(
     force: bool = False,
     priority: int = BULK_PRIORITY,
     submitted_by: str = "api",
+    source_version: str | None = None,
+    source: str | None = None,
 ) -> NewJob:
     """Check parameters and make the job from them; nothing is written.
+
+    The workflow is asked for the version of what it reads, unless ``source_version`` says it.
 
     Raises:
         ParameterError: the workflow refuses the parameters.
@@ -102,11 +106,12 @@ def prepare(
         parameters=validated,
         total_stages=binding.total_stages,
         metadata=metadata if isinstance(metadata, Mapping) else {},
-        source_version=binding.source_version(validated, machine.services),
+        source_version=source_version or binding.source_version(validated, machine.services),
         max_age_seconds=binding.max_age_seconds(),
         force=force,
         priority=priority,
         submitted_by=submitted_by,
+        source=source,
     )
 
 
