@@ -33,7 +33,16 @@ from geo_assets.raster.crs import same_crs
 from geo_assets.raster.open import reason_of
 from geo_assets.raster.statistics import pieces
 
-__all__ = ["LossyBoundError", "Proof", "has_mask", "lossy_bound", "prove", "require_meanings", "sha256_of"]
+__all__ = [
+    "LossyBoundError",
+    "Proof",
+    "has_mask",
+    "lossy_bound",
+    "prove",
+    "read_whole",
+    "require_meanings",
+    "sha256_of",
+]
 
 COMPARE_ALL_BYTES: Final = 512 * 1024 * 1024
 """Up to so many unpacked bytes all pixels are compared; above, a share that comes to about as many."""
@@ -139,6 +148,28 @@ def prove(
         nodata=nodata,
         validity=validity,
     )
+
+
+def read_whole(path: Path, *, threads: int = 1) -> int:
+    """Check the structure of a COG that was published, and decode every block of every level; returns how many.
+
+    To be called for a file that :func:`geo_assets.raster.open.open_raster` has let in, with its environment around.
+
+    Raises:
+        CogProofError: it is no valid COG, or a block cannot be read; says where.
+    """
+    with _opened(path, threads=threads) as cog:
+        levels, thin = tuple(cog.overviews(1)), min(cog.width, cog.height) < _THIN
+        _check_structure(path, thin=thin)
+        blocks = _block_count(cog)
+        for group, window in pieces(cog, limit_bytes=_PIECE_BYTES):
+            _read(cog, group, window, "full resolution")
+    for level in range(len(levels)):
+        with _opened(path, threads=threads, OVERVIEW_LEVEL=level) as overview:
+            blocks += _block_count(overview)
+            for group, window in pieces(overview, limit_bytes=_PIECE_BYTES):
+                _read(overview, group, window, f"overview {levels[level]}")
+    return blocks
 
 
 def sha256_of(path: Path) -> str:

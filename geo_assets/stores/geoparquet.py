@@ -57,7 +57,7 @@ from geo_assets.stores.geoparquet_parts import (
     repeated_id,
     write_part,
 )
-from geo_assets.stores.tables import LoadMode, PublishedTable, StagedTable, TableFacts, TableRecord
+from geo_assets.stores.tables import GeometryValidity, LoadMode, PublishedTable, StagedTable, TableFacts, TableRecord
 from geo_assets.vector.fitting import fit_column, fit_geometry
 from geo_assets.vector.table import Column, ColumnType, GeometryColumn, TableDefinition, TableLoad
 
@@ -306,6 +306,15 @@ class GeoParquetTables:
             record=_table_record(found),
             href=self._href(schema, table),
         )
+
+    def validity(self, schema: str, table: str, *, most: int = 1_000_000) -> GeometryValidity:
+        """Look whether geometries are valid: all of them, or about ``most`` where the table has more rows."""
+        from geo_assets.stores.geoparquet_validity import validity_of  # noqa: PLC0415 - shapely
+
+        with self._folders.translated(), self._folders.pinned(schema, table) as found:
+            if found is None or not found.files:
+                raise self._missing(schema, table)
+            return validity_of(found.files, name=f"{schema}.{table}", most=most)
 
     def list_tables(self, schema: str) -> list[str]:
         """Names of the tables in a schema, sorted; none where there is no such schema."""

@@ -26,7 +26,7 @@ from geo_assets.vector.footprint import Box, FootprintBuilder
 from geo_assets.vector.table import ID_COLUMN, ColumnType, TableDefinition
 from geo_assets.vector.wkb import TYPE_NAMES, kinds_of
 
-__all__ = ["describe_files", "read_files"]
+__all__ = ["Files", "describe_files", "read_files"]
 
 _READ_ROWS: Final = 16_384
 _PLANE: Final = 3035
@@ -62,7 +62,7 @@ def describe_files(
         TableDataError: a file cannot be read as Parquet.
     """
     try:
-        files = _Files(paths)
+        files = Files(paths)
         described = _chosen(files, geometry_column, name)
         geometry = _Found() if described is None else _geometry_of(files, described, exact=exact)
         return TableFacts(
@@ -85,11 +85,11 @@ def describe_files(
 
 def read_files(paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
     """Stream the rows of files that others wrote, in their order, without covering columns."""
-    files = _Files(paths)
+    files = Files(paths)
     yield from files.batches(files.attributes)
 
 
-class _Files:
+class Files:
     """Parquet files with the same columns."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -142,7 +142,7 @@ class _Found:
     """Every row was looked at, if that was wanted."""
 
 
-def _chosen(files: _Files, wanted: str | None, name: str) -> str | None:
+def _chosen(files: Files, wanted: str | None, name: str) -> str | None:
     there = files.geometry_columns
     if wanted is not None and wanted not in there:
         raise ParameterError(
@@ -151,7 +151,7 @@ def _chosen(files: _Files, wanted: str | None, name: str) -> str | None:
     return wanted or (there[0] if there else None)
 
 
-def _geometry_of(files: _Files, column: str, *, exact: bool) -> _Found:
+def _geometry_of(files: Files, column: str, *, exact: bool) -> _Found:
     said = files.said(column)
     crs = _crs(said)
     if exact and all(one.get("encoding") == "WKB" for one in said):
@@ -169,7 +169,7 @@ def _geometry_of(files: _Files, column: str, *, exact: bool) -> _Found:
     )
 
 
-def _by_rows(files: _Files, column: str, crs: pyproj.CRS | None) -> _Found:
+def _by_rows(files: Files, column: str, crs: pyproj.CRS | None) -> _Found:
     builder, located = _builder(crs)
     kinds: set[int] = set()
     with closing(files.batches([column])) as batches:
@@ -237,7 +237,7 @@ def _own_geometries(definition: TableDefinition) -> tuple[GeometryFacts, ...]:
     return (GeometryFacts(name=geometry.name, type=geometry.type, srid=geometry.srid, dimensions=geometry.dimensions),)
 
 
-def _columns(files: _Files) -> tuple[TableColumn, ...]:
+def _columns(files: Files) -> tuple[TableColumn, ...]:
     return tuple(
         TableColumn(
             name=name, type="geometry" if name in files.geometry_columns else str(files.schema.field(name).type)
@@ -246,7 +246,7 @@ def _columns(files: _Files) -> tuple[TableColumn, ...]:
     )
 
 
-def _range(files: _Files, column: str, name: str) -> tuple[str, str] | None:
+def _range(files: Files, column: str, name: str) -> tuple[str, str] | None:
     kind = files.schema.field(column).type if column in files.attributes else None
     if kind is None or not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
         raise ParameterError(f"{name} has no column {column!r} of dates or timestamps")

@@ -54,7 +54,7 @@ from geo_assets.stores.postgis_swap import (
     lock_target,
     put_in_place,
 )
-from geo_assets.stores.tables import LoadMode, PublishedTable, StagedTable, TableFacts, TableRecord
+from geo_assets.stores.tables import GeometryValidity, LoadMode, PublishedTable, StagedTable, TableFacts, TableRecord
 from geo_assets.vector.table import TableDefinition, TableLoad
 
 __all__ = ["PostgisTables"]
@@ -231,6 +231,13 @@ class PostgisTables:
                 record=self._register.record(connection, schema, table),
                 href=self._href(schema, table),
             )
+
+    def validity(self, schema: str, table: str, *, most: int = 1_000_000) -> GeometryValidity:
+        """Look whether geometries are valid: all of them, or about ``most`` where the table has more rows."""
+        from geo_assets.stores.postgis_validity import validity_of  # noqa: PLC0415 - where a table is checked
+
+        with self._looking(schema, table) as (connection, oid):
+            return validity_of(connection, oid, schema, table, most=most)
 
     def list_tables(self, schema: str) -> list[str]:
         """Names of the tables and views in a schema, sorted, without those of extensions."""

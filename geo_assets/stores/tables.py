@@ -19,6 +19,7 @@ from geo_assets.vector.table import TableDefinition, TableLoad
 
 __all__ = [
     "GeometryFacts",
+    "GeometryValidity",
     "LoadMode",
     "PublishedTable",
     "StagedTable",
@@ -137,6 +138,21 @@ class TableFacts:
     href: str = ""
     description: str | None = None
     """The table's comment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometryValidity:
+    """How many geometries of a table are valid, whoever made it."""
+
+    rows: int
+    """All that the table has."""
+    looked_at: int
+    """Geometries looked at, all columns together; nulls are none."""
+    invalid: int
+    examples: tuple[str, ...] = ()
+    """Why the first ones are not valid, with their place, and their id where rows have one."""
+    exact: bool = True
+    """Whether all were looked at, or a part spread over the table."""
 
 
 class TableStore(Protocol):
@@ -260,6 +276,17 @@ class TableStore(Protocol):
         Raises:
             TableNotFoundError: it is not there, or the role may not see it.
             ParameterError: no such geometry or date column.
+        """
+        ...
+
+    def validity(self, schema: str, table: str, *, most: int = 1_000_000) -> GeometryValidity:
+        """Look whether geometries are valid: all of them, or about ``most`` where the table has more rows.
+
+        With 0, rows are counted and nothing else.
+
+        Raises:
+            TableNotFoundError: it is not there.
+            TableDataError: it cannot be read.
         """
         ...
 
