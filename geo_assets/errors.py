@@ -36,7 +36,9 @@
     │   ├── LookOvertakenError                another process saw or queued the same, and was faster
     │   ├── LedgerUnavailableError            the ledger database cannot be reached
     │   ├── CatalogUnavailableError           the catalog database cannot be reached, or is locked too long
-    │   └── TableStoreUnavailableError        the table database cannot be reached, or is locked too long
+    │   ├── TableStoreUnavailableError        the table database cannot be reached, or is locked too long
+    │   └── WebhookError                      the failure webhook did not take what was posted
+    ├── CountsError                           counts that must add up do not; a bug
     ├── CatalogError                          the STAC catalog is damaged, of another version, or lost what was written
     ├── NoItemError                           no STAC item can be made of this; says why
     └── LedgerError
@@ -198,6 +200,23 @@ class CatalogUnavailableError(TransientError):
 
 class TableStoreUnavailableError(TransientError):
     """The table database cannot be reached, or another session holds a lock for too long."""
+
+
+class WebhookError(TransientError):
+    """The failure webhook did not take what was posted.
+
+    Args:
+        message: what happened, without the URL.
+        is_down: whether it would take nothing else now either: no answer, overloaded, broken.
+    """
+
+    def __init__(self, message: str, *, is_down: bool) -> None:
+        super().__init__(message)
+        self.is_down = is_down
+
+
+class CountsError(GeoAssetsError):
+    """Counts that must add up do not: a bug of ours."""
 
 
 class CatalogError(GeoAssetsError):
