@@ -9,6 +9,8 @@ data in the stores.  So every executor that supports dynamic outputs will do, wi
 """
 
 import atexit
+import contextlib
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,8 +26,10 @@ from geo_assets.coremachine.contract import EndedTask, JobStatus, OutcomeKind
 from geo_assets.coremachine.dispatch import WAVE_TAG
 from geo_assets.coremachine.ledger import Attempt, NewJob, Settlement
 from geo_assets.coremachine.machine import CoreMachine
-from geo_assets.coremachine.materialization import outcome_table
+from geo_assets.coremachine.materialization import metadata_value, outcome_table
+from geo_assets.coremachine.progress import RunProgress, run_started
 from geo_assets.coremachine.reasons import group_of
+from geo_assets.coremachine.run_summary import Asked, RunSummary, failure_rows, stage_rows
 from geo_assets.coremachine.submission import prepare, source_version_or_none
 from geo_assets.coremachine.task_runner import TaskRunner, open_runner
 from geo_assets.errors import GeoAssetsError, ParameterError
@@ -46,6 +50,12 @@ RETRY_OP = "retry_failed__queue"
 
 OUTCOME_TAG = "geo_assets/outcome"
 """Run tag with the counts by outcome, shown in the list of runs."""
+
+PROGRESS_TAG = "geo_assets/progress"
+"""Run tag that says how the run stands, and when it said so; of a run that was over soon, there is none."""
+
+_ASKED_TAG = "geo_assets/jobs"
+_SAID_AT = re.compile(r" \(at (.+) UTC\)$")
 
 _JOB_CHUNK = re.compile(r"jobs_(\d+)_(\d+)")
 _TASK_CHUNK = re.compile(r"tasks_(\d+)_(\d+)_(\d+)_(\d+)")
@@ -311,9 +321,9 @@ def _conclude(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bin
         step_key=_step_key(context),
         include_unchanged=failing,
     )
-    tag = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())) or "nothing to do"
-    context.instance.add_run_tags(context.run_id, {OUTCOME_TAG: tag})
-    context.log.info("%s: %d jobs\n\n%s", binding.job_type, sum(outcomes.values()), outcome_table(outcomes))
+    summary = _summarize(context, machine, binding, outcomes, problems)
+    if summary.problem:
+        context.log.error("%s", summary.problem)
     if skipped := _tags(context).get(_SKIPPED_TAG):
         context.log.warning("skipped(busy): another run is at work on %s", skipped)
     if failing:
@@ -330,6 +340,43 @@ def _conclude(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bin
             },
             allow_retries=False,
         )
+
+
+def _summarize(
+    context: dg.OpExecutionContext,
+    machine: CoreMachine,
+    binding: Binding,
+    outcomes: Mapping[str, int],
+    problems: Sequence[Attempt],
+) -> RunSummary:
+    """Show the run's outcomes as a table on its page, and in a line in the list of runs."""
+    tags = _tags(context)
+    jobs = sum(outcomes.values())
+    started = run_started(machine.ledger, context.run_id)
+    summary = RunSummary(
+        outcomes=outcomes,
+        asked=Asked.parse(tags.get(_ASKED_TAG, "")) or Asked(jobs=jobs),
+        seconds=(datetime.now(UTC) - started).total_seconds() if started is not None else 0.0,
+    )
+    news = {OUTCOME_TAG: ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())) or "nothing to do"}
+    if PROGRESS_TAG in tags:
+        news[PROGRESS_TAG] = summary.sentence  # tags can be replaced but not taken away
+    context.instance.add_run_tags(context.run_id, news)
+    context.log.info("%s: %d jobs\n\n%s", binding.job_type, jobs, outcome_table(outcomes))
+    tables = {
+        "outcomes": summary.rows,
+        "failures": failure_rows(problems),
+        "stages": stage_rows(machine.ledger.attempts_of_run(context.run_id), [stage.name for stage in binding.stages]),
+    }
+    # of all events that a good step can log, only this one's metadata is drawn as tables on the run's page
+    context.log_event(
+        dg.AssetObservation(
+            asset_key=dg.AssetKey.from_user_string(binding.asset),
+            description=summary.sentence,
+            metadata={name: metadata_value(rows) for name, rows in tables.items() if rows},
+        )
+    )
+    return summary
 
 
 _ENDED_BADLY = (JobStatus.FAILED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.CANCELLED)
@@ -349,7 +396,7 @@ def _finish_run(context: dg.OpExecutionContext, machine: CoreMachine, binding: B
     """Do what the workflow does once a run; what is wrong with it, in words."""
     jobs = [attempt.parameters for attempt in machine.ledger.attempts_of_run(context.run_id)]
     try:
-        binding.finish_run(jobs, machine.services)
+        machine.finish_run(binding, jobs)
     except Exception as error:  # noqa: BLE001 - the jobs are done, whatever a workflow raises here
         return redact(f"the jobs are done, but what is done once a run failed: {type(error).__name__}: {error}")
     return None
@@ -440,6 +487,8 @@ def claim_jobs(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bi
         )
         raise dg.Failure(msg, allow_retries=False)
     context.log.info("%d jobs claimed by this run", len(attempts))
+    if not own_partitions or run.parent_run_id is not None:
+        context.instance.add_run_tags(context.run_id, {_ASKED_TAG: str(Asked(jobs=len(attempts)))})
     if not own_partitions:
         _plan_partitions(context, machine, binding, attempts)
     return attempts
@@ -497,13 +546,12 @@ def _claim_partitions(
         except GeoAssetsError as error:
             refused.append(f"{key}: {error}")
     attempts, busy = machine.ledger.claim_now(new_jobs, context.run_id)
-    tags: dict[str, str] = {}
+    tags = {_ASKED_TAG: str(Asked(jobs=len(attempts), busy=len(busy), refused=len(refused)))}
     if busy:
         tags[_SKIPPED_TAG] = _some([new.partition_key for new in busy])
     if refused:
         tags[_REFUSED_TAG] = _some(refused)
-    if tags:
-        context.instance.add_run_tags(context.run_id, tags)
+    context.instance.add_run_tags(context.run_id, tags)
     if refused and not attempts:
         raise dg.Failure(_some(refused), allow_retries=False)
     return attempts
@@ -569,7 +617,41 @@ def scope_of(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bind
         on_settled=on_settled,
         log=context.log.info,
         on_tasks=on_tasks,
+        progress=_progress_of(context, machine),
+        on_progress=functools.partial(_show_progress, context),
     )
+
+
+_progress: dict[str, RunProgress] = {}
+"""That of the run at work in this process, by run id: kept across its steps."""
+
+
+def _progress_of(context: dg.OpExecutionContext, machine: CoreMachine) -> RunProgress:
+    if context.run_id not in _progress:
+        _progress.clear()
+        _progress[context.run_id] = RunProgress(
+            machine.ledger, context.run_id, last_told=functools.partial(_last_told, context)
+        )
+    return _progress[context.run_id]
+
+
+def _show_progress(context: dg.OpExecutionContext, line: str) -> None:
+    said = f"{line} (at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC)"
+    # what is only said must not end the work, where Dagster's storage is away for a moment
+    with contextlib.suppress(Exception):
+        context.log.info("%s", line)
+        context.instance.add_run_tags(context.run_id, {PROGRESS_TAG: said})
+
+
+def _last_told(context: dg.OpExecutionContext) -> datetime | None:
+    with contextlib.suppress(Exception):
+        return _said_at(_tags(context))
+    return None
+
+
+def _said_at(tags: Mapping[str, str]) -> datetime | None:
+    found = _SAID_AT.search(tags.get(PROGRESS_TAG, ""))
+    return datetime.fromisoformat(f"{found[1]}+00:00") if found else None
 
 
 _GOOD = (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS)

@@ -37,6 +37,7 @@ from geo_assets.coremachine.contract import (
 )
 from geo_assets.coremachine.identity import task_id
 from geo_assets.coremachine.ledger import Attempt, Ledger, NewTask, Settlement, TaskRow, TaskUpdate
+from geo_assets.coremachine.progress import AtWork, RunProgress
 from geo_assets.coremachine.task_runner import TaskCall, TaskOutcome, TaskRunner
 from geo_assets.errors import ContractError
 from geo_assets.redaction import redact
@@ -50,7 +51,6 @@ _GOOD = frozenset(kind.value for kind in OutcomeKind if kind.is_good)
 _TRACEBACK_LIMIT = 8000
 _THREAD_WINDOW = 64
 _STOP_CHECK_SECONDS = 2.0
-_PROGRESS_SECONDS = 10.0
 _INSERT_BATCH = 5000
 _NEWS_SECONDS = 1.0
 """Longest time an ended task is kept from ``on_tasks``, so that quick tasks are told of many at once."""
@@ -58,6 +58,10 @@ _NEWS_SECONDS = 1.0
 
 def _tell_nobody(ended: Sequence[EndedTask]) -> None:
     del ended
+
+
+def _say_nothing(line: str) -> None:
+    del line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,14 @@ class RunScope:
     log: Callable[[str], None]
     on_tasks: Callable[[Sequence[EndedTask]], None] = _tell_nobody
     """Told of tasks that ended for good, before the jobs they belong to are settled."""
+    progress: RunProgress | None = None
+    on_progress: Callable[[str], None] = _say_nothing
+    """Told now and then how the run stands, in words."""
+
+    def count(self, stage: int | None = None) -> None:
+        """Let progress be that of the tasks of a stage; ``None``: of the run's jobs."""
+        if self.progress is not None:
+            self.progress.begin(stage, "" if stage is None else self.binding.stages[stage - 1].name)
 
 
 # --- stages ------------------------------------------------------------------------------------------------
@@ -181,8 +193,10 @@ class _Pending:
     stage: int
     task_index: int
     task_type: str
+    partition_key: str
     call: TaskCall
     retry_count: int = 0
+    begun: float = 0.0
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -224,10 +238,6 @@ class _Pump:
         now = time.monotonic()
         self._next_stop_check = now + _STOP_CHECK_SECONDS
         self._next_heartbeat = now + scope.settings.heartbeat_seconds
-        self._next_progress = now + _PROGRESS_SECONDS
-        self._started = now
-        self._done = 0
-        self._bad = 0
         self._untold: list[EndedTask] = []
         self._next_news = now + _NEWS_SECONDS
 
@@ -256,6 +266,7 @@ class _Pump:
             self._move_due()
             while self._ready and len(self._running) < self._most_running:
                 pending = heapq.heappop(self._ready)[2]
+                pending.begun = time.monotonic()
                 self._running[pending.key] = pending
                 self._runner.submit(pending.call)
             if not self._running and not self._delayed:
@@ -271,6 +282,8 @@ class _Pump:
         limits = [self._next_stop_check - now, self._next_heartbeat - now]
         if self._delayed:
             limits.append(self._delayed[0][0] - now)
+        if self._scope.progress is not None:
+            limits.append(self._scope.progress.seconds_left())
         return max(0.01, min(limits))
 
     def _sleep(self) -> list[Any]:
@@ -305,8 +318,6 @@ class _Pump:
                 heapq.heappush(self._delayed, (time.monotonic() + wait, next(self._order), pending))
             else:
                 finished.append(_Finished(pending=pending, outcome=outcome))
-                self._done += 1
-                self._bad += not outcome.kind.is_good
             recorded = outcome.result_data if self._keeps_pictures else _without_pictures(outcome.result_data)
             updates.append(_task_update(pending, replace(outcome, result_data=recorded), retry=retry))
         if updates:
@@ -325,12 +336,19 @@ class _Pump:
             self._next_stop_check = time.monotonic() + _STOP_CHECK_SECONDS
         if now >= self._next_news:
             self.tell()
-        if now >= self._next_progress:
-            self._next_progress = now + _PROGRESS_SECONDS
-            rate = self._done / (now - self._started)
-            left = len(self._ready) + len(self._delayed) + len(self._running)
-            remaining = f", about {left / rate:.0f} s left of what is planned so far" if rate else ""
-            self._scope.log(f"{self._done} tasks done, {self._bad} bad, {left} to go, {rate:.1f}/s{remaining}")
+        self._say_how_it_stands()
+
+    def _say_how_it_stands(self) -> None:
+        progress = self._scope.progress
+        if progress is None or progress.seconds_left() > 0:
+            return
+        longest = min(self._running.values(), key=lambda pending: pending.begun, default=None)
+        at_work = None
+        if longest is not None:
+            what = f"{longest.task_type} of {longest.partition_key}"
+            at_work = AtWork(what=what, seconds=time.monotonic() - longest.begun)
+        if (line := progress.line(at_work)) is not None:
+            self._scope.on_progress(line)
 
     def _attempts(self) -> set[str]:
         found = {key[0] for key in self._running}
@@ -411,7 +429,14 @@ def _pending(
         params=dict(parameters),
         context=context,
     )
-    return _Pending(attempt_id=attempt.attempt_id, stage=stage, task_index=index, task_type=task_type, call=call)
+    return _Pending(
+        attempt_id=attempt.attempt_id,
+        stage=stage,
+        task_index=index,
+        task_type=task_type,
+        partition_key=attempt.partition_key,
+        call=call,
+    )
 
 
 # --- jobs, depth first ----------------------------------------------------------------------------------------
@@ -444,6 +469,7 @@ def run_jobs(scope: RunScope, runner: TaskRunner, attempts: Sequence[Attempt], s
 
     A job that reaches the end of the segment but not of its stages stays at work, its stage results written.
     """
+    scope.count()
     history = scope.ledger.history(attempts) if scope.binding.remembers else {}
     chunk = _JobChunk(scope, runner, segment, history)
     waiting = deque(attempts)
@@ -660,6 +686,7 @@ def plan_spans(ledger: Ledger, run_id: str, stage: int, size: int) -> list[list[
 
 def run_tasks(scope: RunScope, runner: TaskRunner, spans: Sequence[TaskSpan], stage: int) -> None:
     """Run the waiting tasks of these spans to their end; what they mean for their jobs is judged later."""
+    scope.count(stage)
     # what is shown of such a task is written at once, and a job has all results of its tasks in memory at its end
     pump = _Pump(scope, runner, keeps_pictures=False)
     positions = [span.position for span in spans]

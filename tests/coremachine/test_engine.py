@@ -34,6 +34,7 @@ from geo_assets.coremachine.engine import RunScope
 from geo_assets.coremachine.identity import task_id
 from geo_assets.coremachine.ledger import Attempt, Job, Ledger, NewJob, TaskRow
 from geo_assets.coremachine.legacy import load_workflows
+from geo_assets.coremachine.progress import RunProgress
 from geo_assets.coremachine.task_outcome import execute
 from geo_assets.coremachine.task_runner import ThreadRunner
 from geo_assets.coremachine.tasks import Execution, TaskCall, TaskRunner
@@ -1010,10 +1011,18 @@ def test_running_tasks_say_that_they_live(bench: Bench, clock: Clock) -> None:
     assert row.result_data == {"success": True, "seen": True}
 
 
-def test_progress_is_told_now_and_then(bench: Bench, clock: Clock) -> None:
-    runner = InMemoryRunner(at_a_time=1, clock=clock, seconds=4.0)
-    bench.run(make(from_plan), [["created", "failed", "created", "created", "created", "created"]], runner=runner)
-    assert bench.said[0].startswith("3 tasks done, 1 bad, 3 to go, 0.2/s, about ")
+def test_how_the_run_stands_is_said_now_and_then(bench: Bench, clock: Clock) -> None:
+    """Though no task ends for a long time; whose it is that is at work is said, too."""
+    runner = InMemoryRunner(at_a_time=1, clock=clock, seconds=4.0, idle_waits=30)
+    binding = make(from_plan)
+    (attempt,) = bench.claim(binding, [["created"]])
+    lines: list[str] = []
+    progress = RunProgress(bench.ledger, RUN, clock=clock.monotonic)
+    scope = replace(bench.scope(binding), progress=progress, on_progress=lines.append)
+    engine.run_jobs(scope, runner, [attempt], binding.segments()[0])
+    assert len(lines) >= 3
+    assert all(line.startswith("0 of 1 jobs done (0 good, 0 failed)") for line in lines)
+    assert f"do of {attempt.partition_key} at work for " in lines[-1]
 
 
 # --- chunks of a stage that fans out -----------------------------------------------------------------------------
