@@ -26,6 +26,7 @@ from geo_assets.local_run import fail_dead_runs
 from geo_assets.resources.core_machine import core_machine_resource
 from geo_assets.services import open_services
 from geo_assets.settings import Settings, get_settings
+from geo_assets.sources.listings import take_listings
 from geo_assets.sources.rules import check_sources
 from geo_assets.sources.source import Source, load_sources
 
@@ -64,7 +65,9 @@ def build_definitions(
     registry = registry if registry is not None else load_registry(settings)
     components = component_tree(settings) if sources is None else None
     sources = sources if sources is not None else load_sources(settings.sources_path)
-    check_sources([*sources, *component_sources(components)], registry)
+    watched = [*sources, *component_sources(components)]
+    check_sources(watched, registry)
+    machine = core_machine_resource(registry, open_services, listeners=[take_listings(watched)])
     sets = sorted({binding.partition_set for binding in registry.values()})
     partitions = {name: dg.DynamicPartitionsDefinition(name=name) for name in sets}
     executor = build_executor(settings)
@@ -87,7 +90,7 @@ def build_definitions(
         sensors=[build_sensor(jobs, interval_seconds=settings.sensor_seconds, find_dead_runs=_dead_command_lines)],
         # Materialize in the UI runs in Dagster's own job, which takes this one
         executor=executor,
-        resources={MACHINE: core_machine_resource(registry, open_services), **(resources or {})},
+        resources={MACHINE: machine, **(resources or {})},
     )
     return dg.Definitions.merge(
         workflows,

@@ -1,18 +1,111 @@
 """The sensors of sources: one a source, which looks at its container and queues what came of it.
 
-What belongs here: the Dagster side.  What does not: what a look and a turn mean (``geo_assets.sources``).
+What belongs here: the Dagster side.  What does not: what a look and a turn mean (``geo_assets.sources``), and what
+partitions say of blobs that are gone (``source_presence``).
 """
 
+import json
+import time
 from collections.abc import Sequence
 
 import dagster as dg
 
-from geo_assets.coremachine.binding import Registry
+from geo_assets.assets.source_presence import tell_presence
+from geo_assets.coremachine.asset_job import MACHINE, machine_of
+from geo_assets.coremachine.binding import Registry, binding_for
+from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.settings import Settings
 from geo_assets.sources.source import Source
+from geo_assets.sources.tick import Ticked, tick
+
+__all__ = ["build_source_sensors", "source_asset_key"]
+
+_INTERVAL = 30
+"""Longest pause between ticks: what waits has its turn then, whether or not a look is due."""
+_CURSOR = 1
 
 
 def build_source_sensors(settings: Settings, registry: Registry, sources: Sequence[Source]) -> dg.Definitions:
     """The sensor of each source."""
-    del settings, registry, sources
-    return dg.Definitions()
+    del settings
+    return dg.Definitions(sensors=[_sensor(source, registry) for source in sources])
+
+
+def source_asset_key(source: Source) -> dg.AssetKey:
+    """Key of the external asset that a source is in the lineage."""
+    return dg.AssetKey(["source", source.name])
+
+
+def _sensor(source: Source, registry: Registry) -> dg.SensorDefinition:
+    binding = binding_for(registry, source.workflow)
+    where = source.container + (f", names that start with '{source.prefix}'" if source.prefix else "")
+
+    @dg.sensor(
+        name=f"source_{source.name}",
+        asset_selection=dg.AssetSelection.assets(dg.AssetKey.from_user_string(binding.asset)),
+        minimum_interval_seconds=min(source.every_seconds, _INTERVAL),
+        default_status=dg.DefaultSensorStatus.STOPPED if source.paused else dg.DefaultSensorStatus.RUNNING,
+        required_resource_keys={MACHINE},
+        description=f"Looks at the container {where}, and queues {source.workflow} for what is new or changed; the"
+        " sensor queued_jobs starts the runs. Switch it off to pause the source; nothing is lost.",
+    )
+    def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        machine = machine_of(context)
+        ticked = tick(machine, source, due=_is_due(context.cursor, source))
+        gone, back = tell_presence(machine, context.instance, source)
+        texts = [ticked.text] if ticked.text else []
+        if gone or back:
+            texts.append(f"partitions told: {gone:,} gone, {back:,} back")
+        changed = ticked.changed or bool(gone or back)
+        if changed and (warning := _too_many_keys(machine, context.instance, source)):
+            texts.append(warning)
+        text = "; ".join(texts) or "nothing waits, and no look is due"
+        return dg.SensorResult(
+            skip_reason=text,
+            cursor=_cursor(context.cursor, ticked),
+            asset_events=[_observation(source, ticked, text)] if changed else [],
+        )
+
+    return watch
+
+
+def _is_due(cursor: str | None, source: Source) -> bool:
+    """Whether it is time for a look; without a cursor that is understood it is."""
+    looked = _looked_at(cursor)
+    # a tick that comes a little early shall not wait for the one after
+    return not 0 <= time.time() - looked < source.every_seconds - min(source.every_seconds, _INTERVAL) / 2
+
+
+def _looked_at(cursor: str | None) -> float:
+    try:
+        found = json.loads(cursor or "")
+        return float(found["looked_at"]) if found["version"] == _CURSOR else 0.0
+    except (ValueError, TypeError, KeyError):
+        return 0.0  # damaged, or of another version: the register is the truth
+
+
+def _cursor(before: str | None, ticked: Ticked) -> str:
+    looked_at = time.time() if ticked.looked else _looked_at(before)
+    return json.dumps({"version": _CURSOR, "sequence": ticked.sequence, "looked_at": looked_at})
+
+
+def _too_many_keys(machine: CoreMachine, instance: dg.DagsterInstance, source: Source) -> str:
+    partition_set = binding_for(machine.registry, source.workflow).partition_set
+    count, limit = len(instance.get_dynamic_partitions(partition_set)), machine.settings.partition_keys_limit
+    if count <= limit:
+        return ""
+    return (
+        f"{partition_set} has {count:,} partition keys, more than {limit:,} (GEO_ASSETS_PARTITION_KEYS_LIMIT): pages of"
+        " the UI are slow; narrow the source, or take partitions back"
+    )
+
+
+def _observation(source: Source, ticked: Ticked, text: str) -> dg.AssetObservation:
+    states = {f"geo/{state.value}": count for state, count in ticked.counts.items()}
+    found = ticked.look
+    changes = {} if found is None else {f"geo/{name}": getattr(found, name) for name in ("new", "changed", "removed")}
+    return dg.AssetObservation(
+        asset_key=source_asset_key(source),
+        description=text,
+        metadata={**states, **changes, "geo/sequence": ticked.sequence},
+    )

@@ -21,6 +21,7 @@ from geo_assets.coremachine.ledger import Attempt, Job, Wave
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.materialization import (
     check_of,
+    evaluation_of,
     failure_of,
     failure_of_news,
     materialization_of,
@@ -141,7 +142,7 @@ def _finish_runs(machine: CoreMachine, wave: Wave, runs: Sequence[dg.DagsterRun]
         return
     jobs = [attempt.parameters for run in runs for attempt in machine.ledger.attempts_of_run(run.run_id)]
     try:
-        binding.finish_run(jobs, machine.services)
+        machine.finish_run(binding, jobs)
     except Exception as error:  # noqa: BLE001 - whatever a workflow raises must not stop the queue
         done.notes.append(redact(f"wave {wave.wave_id}: what is done once a run failed: {error}"))
 
@@ -171,7 +172,10 @@ def _emit_missing(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick
             continue
         # the run may have died after it wrote events and before the ledger knew
         written = events.materialized_in_run(instance, run_id, binding.asset)
-        machine.ledger.mark_emitted([attempt.attempt_id for attempt in owing if attempt.partition_key in written])
+        done_before = [attempt for attempt in owing if attempt.partition_key in written]
+        # within one run an evaluation replaces the one before it, so those that were written, too, do no harm
+        _emit_checks(instance, binding, done_before, run_id=run_id, step_key="")
+        machine.ledger.mark_emitted([attempt.attempt_id for attempt in done_before])
         sent = emit_due(
             machine,
             instance,
@@ -226,10 +230,28 @@ def emit(
     events.report_materializations(
         instance, **where, materializations=[materialization_of(binding, attempt) for attempt in attempts]
     )
+    _emit_checks(instance, binding, attempts, run_id=run_id, step_key=step_key)
+    machine.ledger.mark_emitted([attempt.attempt_id for attempt in attempts])
+
+
+def _emit_checks(
+    instance: dg.DagsterInstance, binding: Binding, attempts: Sequence[Attempt], *, run_id: str, step_key: str
+) -> None:
+    """Write whether all tasks went well, where that is in question, and what jobs proved on their way."""
     # where a warning can be, a good attempt takes back the one of a time before
     checked = [a for a in attempts if binding.tolerates_partial_failure or a.status is JobStatus.COMPLETED_WITH_ERRORS]
-    events.report_checks(instance, **where, evaluations=[check_of(binding, attempt) for attempt in checked])
-    machine.ledger.mark_emitted([attempt.attempt_id for attempt in attempts])
+    proven = [
+        evaluation_of(binding.asset, attempt.partition_key, result)
+        for attempt in attempts
+        for result in binding.check_results(attempt.result_data or {})
+    ]
+    events.report_checks(
+        instance,
+        run_id=run_id,
+        job_name=binding.job_type,
+        step_key=step_key,
+        evaluations=[*(check_of(binding, attempt) for attempt in checked), *proven],
+    )
 
 
 def emit_news(
@@ -259,6 +281,15 @@ def emit_news(
         if good:
             events.report_materializations(
                 instance, **where, materializations=[materialization_of_news(item, job_name) for item in good]
+            )
+            events.report_checks(
+                instance,
+                **where,
+                evaluations=[
+                    evaluation_of(asset, encode_partition_key(item.name), result)
+                    for item in good
+                    for result in item.checks
+                ],
             )
         if bad:
             # what was planned in a run that failed is shown red

@@ -4,14 +4,14 @@ What belongs here: opening things once a process.  What does not: what they do.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import dagster as dg
 
 from geo_assets.coremachine.binding import Registry
 from geo_assets.coremachine.ledger import Ledger
-from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.coremachine.machine import CoreMachine, RunEnded
 from geo_assets.settings import Settings, get_settings
 
 
@@ -32,6 +32,7 @@ class CoreMachineResource(dg.ConfigurableResource[CoreMachine]):
 
     registry: ClassVar[Registry]
     open_services: ClassVar[Callable[[Settings], Mapping[str, Any]]]
+    listeners: ClassVar[Sequence[RunEnded]] = ()
 
     def machine(self) -> CoreMachine:
         """The machine of this process."""
@@ -42,14 +43,20 @@ class CoreMachineResource(dg.ConfigurableResource[CoreMachine]):
             registry=kind.registry,
             settings=settings,
             services=kind.open_services(settings),
+            listeners=kind.listeners,
         )
 
 
 def core_machine_resource(
-    registry: Registry, services: Callable[[Settings], Mapping[str, Any]], *, patience_seconds: float = 60.0
+    registry: Registry,
+    services: Callable[[Settings], Mapping[str, Any]],
+    *,
+    patience_seconds: float = 60.0,
+    listeners: Sequence[RunEnded] = (),
 ) -> CoreMachineResource:
     """A resource for these workflows; ``services`` opens the stores when they are first needed."""
     # on a class of its own, because Dagster copies resources field by field
-    made = type("CoreMachine", (CoreMachineResource,), {"registry": registry, "open_services": staticmethod(services)})
+    own = {"registry": registry, "open_services": staticmethod(services), "listeners": tuple(listeners)}
+    made = type("CoreMachine", (CoreMachineResource,), own)
     resource: CoreMachineResource = made(patience_seconds=patience_seconds)
     return resource

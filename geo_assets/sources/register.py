@@ -4,15 +4,15 @@ What belongs here: reading and writing the two tables.  What does not: what is c
 entries become jobs (``turn``), and what is said of those that are gone (``removal``).
 
 An entry is a blob or a dataset.  It is ``waiting`` from when a version of it was first seen until this version has
-become a job (``queued``) or cannot become one (``refused``), and ``gone`` when a look no longer found it.  Each change of
-an entry takes the next number of its source's ``sequence``.  That number is a fence as well: a look that another one
-overtook writes nothing.
+become a job (``queued``) or cannot become one (``refused``), and ``gone`` when a look no longer found it.  Each change
+of an entry takes the next number of its source's ``sequence``.  That number is a fence as well: a look that another
+one overtook writes nothing.
 """
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -199,8 +199,7 @@ class Register:
             query = query.where(sa.func.substr(columns.name, 1, len(prefix)) == prefix)
         compiled = query.order_by(columns.entry).limit(_PAGE)
         # the driver's own tuples: a hundred thousand rows are read before a row of SQLAlchemy's is made of each
-        cursor = c.execute(compiled).cursor
-        assert cursor is not None
+        cursor: Any = c.execute(compiled).cursor
         rows = cursor.fetchall()
         if not rows:
             return (), (), (), None
@@ -409,7 +408,7 @@ class Register:
         queued = [mark for mark in marks if mark.state is EntryState.QUEUED]
         others = [mark for mark in marks if mark.state is not EntryState.QUEUED]
         one = [self._mine, source_entries.c.entry == sa.bindparam("b_entry")]
-        common = {
+        common: dict[str, Any] = {
             "state": sa.bindparam("b_state"),
             "reason": sa.bindparam("b_reason"),
             "asset": sa.bindparam("b_asset"),
@@ -429,7 +428,9 @@ class Register:
         columns = source_entries.c
         for chunk in _chunks(sorted(mark.entry.entry for mark in marks), _IN_LIMIT):
             query = sa.select(columns.entry, columns.version, columns.state)
-            rows = c.execute(query.where(self._mine, columns.entry.in_(chunk)).order_by(columns.entry).with_for_update())
+            rows = c.execute(
+                query.where(self._mine, columns.entry.in_(chunk)).order_by(columns.entry).with_for_update()
+            )
             as_it_is.update({row.entry: (row.version, row.state) for row in rows})
         for mark in marks:
             if as_it_is.get(mark.entry.entry) != (mark.entry.version, EntryState.WAITING.value):
@@ -616,8 +617,3 @@ def _entry(row: sa.Row[Any]) -> Entry:
 def _chunks[T](items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def minute_ago() -> datetime:
-    """A minute before now."""
-    return datetime.now(UTC) - timedelta(seconds=60)

@@ -1,0 +1,110 @@
+"""Partitions say that their blob is gone, or back: an observation and the check ``source_present``.
+
+What belongs here: writing these events.  What does not: noticing (``geo_assets.sources.look``), the check as an asset's
+page shows it (``checks``), and what becomes of what was made (``geo_assets.sources.removal``).
+"""
+
+import time
+from collections.abc import Sequence
+
+import dagster as dg
+
+from geo_assets.coremachine import events
+from geo_assets.coremachine.binding import binding_for
+from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.sources.register import Presence, Register
+from geo_assets.sources.source import Source
+
+__all__ = ["SOURCE_PRESENT", "tell_presence"]
+
+SOURCE_PRESENT = "source_present"
+"""Name of the check."""
+
+_BATCH = 50
+_NO_RUN = ""
+
+
+def tell_presence(
+    machine: CoreMachine, instance: dg.DagsterInstance, source: Source, *, seconds: float = 8.0, limit: int = 1000
+) -> tuple[int, int]:
+    """Write what partitions have yet to say of their blobs; what is written is recorded a batch at a time.
+
+    A daemon that dies in between writes at most the last 50 once more.
+
+    Args:
+        machine: the parts.
+        instance: Dagster's.
+        source: which.
+        seconds: after which the rest is left to the next tick.
+        limit: most entries.
+
+    Returns:
+        How many entries were told to be gone, and to be back.
+    """
+    register = Register(machine.ledger, source.name)
+    until = time.monotonic() + seconds
+    gone = back = 0
+    pending = register.untold(limit=limit)
+    shown = _shown(machine, instance, source) if pending else {}
+    for start in range(0, len(pending), _BATCH):
+        if time.monotonic() > until:
+            break
+        batch = pending[start : start + _BATCH]
+        _write(instance, source, shown, [one for one in batch if one.partition_key and not one.taken_over])
+        register.mark_told(batch)
+        gone += sum(one.gone for one in batch)
+        back += sum(not one.gone for one in batch)
+    return gone, back
+
+
+def _shown(machine: CoreMachine, instance: dg.DagsterInstance, source: Source) -> dict[dg.AssetKey, set[str]]:
+    """The assets with these partitions, and which of them were materialized."""
+    partition_set = binding_for(machine.registry, source.workflow).partition_set
+    assets = {binding.asset for binding in machine.registry.values() if binding.partition_set == partition_set}
+    keys = [dg.AssetKey.from_user_string(asset) for asset in sorted(assets)]
+    return {key: set(instance.get_materialized_partitions(key)) for key in keys}
+
+
+def _write(
+    instance: dg.DagsterInstance, source: Source, shown: dict[dg.AssetKey, set[str]], told: Sequence[Presence]
+) -> None:
+    for asset, partitions in shown.items():
+        mine = [one for one in told if one.partition_key in partitions]
+        where = {"run_id": _NO_RUN, "job_name": _NO_RUN, "step_key": ""}
+        events.report_observations(instance, **where, observations=[_observation(asset, source, one) for one in mine])
+        events.report_checks(instance, **where, evaluations=[_evaluation(asset, source, one) for one in mine])
+
+
+def _sentence(source: Source, one: Presence) -> str:
+    what = f"'{one.name}' in the container '{source.container}'"
+    if not one.gone:
+        return f"{what} is there again."
+    fate = "what was made of it stays"
+    if source.when_removed == "unpublish":
+        fate = f"what was made of it is taken back when it has been gone for {source.removed_days:g} days"
+    return f"{what} is gone since {one.gone_at:%Y-%m-%d %H:%M} UTC; {fate}."
+
+
+def _observation(asset: dg.AssetKey, source: Source, one: Presence) -> dg.AssetObservation:
+    return dg.AssetObservation(
+        asset_key=asset,
+        partition=one.partition_key,
+        description=_sentence(source, one),
+        metadata={
+            "geo/state": "gone" if one.gone else "present",
+            "geo/source": source.name,
+            "geo/gone_at": dg.MetadataValue.timestamp(one.gone_at),
+        },
+    )
+
+
+def _evaluation(asset: dg.AssetKey, source: Source, one: Presence) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=asset,
+        check_name=SOURCE_PRESENT,
+        passed=not one.gone,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=_sentence(source, one),
+        metadata={"geo/source": source.name, "geo/gone_at": dg.MetadataValue.timestamp(one.gone_at)},
+        partition=one.partition_key,
+    )

@@ -1,0 +1,163 @@
+"""One tick of a source: a look if one is due, then a turn, and a sentence on both.
+
+What belongs here: :func:`tick`, for the source's sensor and whoever has none.  What does not: Dagster
+(``assets.source_sensors``), and the two halves (``look``, ``turn``).
+
+A tick may die after any line and be repeated, by this process or another.
+"""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from geo_assets.coremachine.contract import JobStatus
+from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.errors import GeoAssetsError, LedgerUnavailableError, LookOvertakenError, LookTooLongError
+from geo_assets.redaction import redact
+from geo_assets.sources.listings import ask_for_listing, listing_of, was_lost
+from geo_assets.sources.look import Look, look
+from geo_assets.sources.register import EntryState, LastLook, Register
+from geo_assets.sources.source import Source
+from geo_assets.sources.turn import Turned, turn
+
+__all__ = ["Ticked", "tick"]
+
+_TICK_SECONDS = 50.0
+"""How long a look and a turn may take together; Dagster ends a tick after 60."""
+_TURN_SECONDS = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticked:
+    """What one tick did."""
+
+    text: str
+    """One line for people: what was seen, what was queued, what waits and why."""
+    looked: bool
+    """Whether the container was compared, so that the next look is not due at once."""
+    look: Look | None
+    turned: Turned
+    counts: dict[EntryState, int]
+    sequence: int
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything is to be told."""
+        return bool((self.look is not None and self.look.found_something) or self.turned.queued or self.turned.refused)
+
+
+def tick(machine: CoreMachine, source: Source, *, due: bool = True) -> Ticked:
+    """Look if a look is due, then queue what waits.
+
+    What goes wrong with the container is in the text: what waits is queued all the same.
+
+    Args:
+        machine: the parts.
+        source: which.
+        due: whether it is time for a look; a source that looks by runs decides that itself.
+
+    Raises:
+        LedgerUnavailableError: nothing can be done without it.
+        ParameterError: the workflow cannot be given what the source sees.
+    """
+    began = time.monotonic()
+    texts: list[str] = []
+    found, looked = _look(machine, source, texts, due=due)
+    turned = _turn(machine, source, texts, seconds=min(_TURN_SECONDS, began + _TICK_SECONDS - time.monotonic()))
+    register = Register(machine.ledger, source.name)
+    counts = register.counts()
+    texts += _what_waits(register, source, counts, turned)
+    return Ticked(
+        text="; ".join(texts),
+        looked=looked,
+        look=found,
+        turned=turned,
+        counts=counts,
+        sequence=register.last_look().sequence,
+    )
+
+
+def _look(machine: CoreMachine, source: Source, texts: list[str], *, due: bool) -> tuple[Look | None, bool]:
+    """What a look found, and whether the next one may wait."""
+    try:
+        last = Register(machine.ledger, source.name).last_look()
+        if last.by_run:
+            return None, _by_run(machine, source, last, texts)
+        if not due:
+            return None, False
+        found = look(machine, source, seconds=machine.settings.look_seconds)
+    except LookTooLongError as error:
+        ask_for_listing(machine, source)
+        texts.append(str(error))
+        return None, True
+    except LookOvertakenError as error:
+        texts.append(str(error))
+        return None, False
+    except LedgerUnavailableError:
+        raise
+    except GeoAssetsError as error:
+        texts.append(redact(f"the container '{source.container}' cannot be looked at, so nothing is changed: {error}"))
+        return None, True
+    texts.append(_what_was_seen(found))
+    if found.postponed:
+        texts.append(Register(machine.ledger, source.name).last_look().error or "")
+    return found, not found.unwritten
+
+
+def _by_run(machine: CoreMachine, source: Source, last: LastLook, texts: list[str]) -> bool:
+    """Ask for a listing where none is under way and one is due."""
+    job = listing_of(machine, source, last)
+    if job is not None and not job.status.is_terminal:
+        texts.append(f"a run lists the container '{source.container}' (job {job.job_id[:12]}, {job.status.value})")
+        return True
+    if last.error:
+        texts.append(last.error)
+    if job is not None and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+        texts.append(f"the run that listed the container has {job.status.value}: {(job.error_details or '')[:300]}")
+    ended = last.looked_at if job is None else max(filter(None, [last.looked_at, job.completed_at]), default=None)
+    rested = ended is None or datetime.now(UTC) - ended >= timedelta(seconds=source.every_seconds)
+    if job is None or rested or was_lost(machine, source, last, job):
+        asked = ask_for_listing(machine, source)
+        texts.append(f"a run is asked to list the container '{source.container}' (job {asked[:12]})")
+    elif last.looked_at is not None:
+        texts.append(f"a run listed the container '{source.container}' at {last.looked_at:%Y-%m-%d %H:%M:%S} UTC")
+    return True
+
+
+def _turn(machine: CoreMachine, source: Source, texts: list[str], *, seconds: float) -> Turned:
+    try:
+        turned = turn(machine, source, seconds=seconds)
+    except LookOvertakenError as error:
+        texts.append(str(error))
+        return Turned()
+    if turned.taken:
+        jobs = "" if turned.jobs == turned.queued else f" in {_number(turned.jobs, 'job')}"
+        missing = f", {turned.missing:,} not there or not whole" if turned.missing else ""
+        texts.append(f"{turned.queued:,} queued{jobs}, {turned.refused:,} refused{missing}")
+    return turned
+
+
+def _what_was_seen(found: Look) -> str:
+    if not found.found_something:
+        return f"nothing new among {found.seen:,} in {found.seconds:.1f} s"
+    counted = {name: getattr(found, name) for name in ("new", "changed", "returned", "removed", "dropped", "unwritten")}
+    what = ", ".join(f"{count:,} {name}" for name, count in counted.items() if count)
+    return f"{what} among {found.seen:,} in {found.seconds:.1f} s"
+
+
+def _what_waits(register: Register, source: Source, counts: dict[EntryState, int], turned: Turned) -> list[str]:
+    texts = []
+    if waiting := counts[EntryState.WAITING]:
+        incomplete = register.incomplete()
+        why = [f"{incomplete:,} for parts beside them"] if incomplete else []
+        if turned.note:
+            why.append(turned.note)
+        elif source.stable_seconds and waiting > incomplete:
+            why.append(f"to be seen unchanged for {source.stable_seconds:g} s")
+        texts.append(f"{waiting:,} wait{'s' if waiting == 1 else ''}" + (f" ({'; '.join(why)})" if why else ""))
+    others = (EntryState.REFUSED, EntryState.GONE)
+    return [*texts, *(f"{counts[state]:,} {state.value}" for state in others if counts[state])]
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,217 @@
+"""A turn: what waits in a source's register becomes queued jobs, in the order in which it was seen.
+
+What belongs here: :func:`turn`.  What does not: seeing (``look``), the jobs' parameters (``rules``), and running them
+(``coremachine.dispatch`` puts them into waves).
+
+An entry's mark and its job's place in the queue are written in one transaction, which checks that the entry still is
+as it was read.  So a daemon that dies has queued an entry or has not, and two that tick at once queue it once.
+"""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.engine import Connection
+
+from geo_assets.coremachine.binding import Binding, binding_for
+from geo_assets.coremachine.ledger import BULK_PRIORITY, NewJob
+from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.coremachine.submission import prepare
+from geo_assets.errors import LookOvertakenError, NotFoundError, ParameterError
+from geo_assets.redaction import redact
+from geo_assets.sources.register import Entry, EntryState, LastLook, Mark, Register
+from geo_assets.sources.rules import grain, parameters_for
+from geo_assets.sources.source import Source
+
+__all__ = ["SUBMITTED_BY", "Turned", "turn"]
+
+SUBMITTED_BY = "source"
+"""What the ledger says of who submitted a job."""
+_CHUNK = 1000
+"""Jobs a transaction; the ledger's own number."""
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turned:
+    """What one turn did; everything taken was queued, refused or missing."""
+
+    taken: int = 0
+    """Entries whose turn it was."""
+    queued: int = 0
+    refused: int = 0
+    missing: int = 0
+    """Not there any more, or not whole; the next look says what they are."""
+    jobs: int = 0
+    """Jobs submitted: one an entry, or one for the container."""
+    note: str = ""
+    """Why more did not get their turn, where something holds them back."""
+
+
+def turn(machine: CoreMachine, source: Source, *, limit: int = 5000, seconds: float = 20.0) -> Turned:
+    """Queue what waits, complete and stable.
+
+    Args:
+        machine: the parts; datasets of several blobs are asked about in ``blobs``.
+        source: which.
+        limit: most entries.
+        seconds: after which no more are begun with.
+
+    Raises:
+        UnknownJobTypeError: there is no such workflow.
+        ParameterError: the workflow can be given neither a blob nor a container.
+        TransientError: the ledger or the store cannot be reached; what was not queued waits.
+    """
+    register = Register(machine.ledger, source.name)
+    last = register.last_look()
+    if last.definition != source.definition:
+        return Turned(note="what waits is looked at first, as the source was changed" if last.definition else "")
+    binding = binding_for(machine.registry, source.workflow)
+    room, note = _room(register, source, limit)
+    if room <= 0:
+        return Turned(note=note)
+    work = _Turn(machine, source, binding, register, last)
+    done = work.container() if grain(source, binding) == "container" else work.entries(room, time.monotonic() + seconds)
+    return replace(done, note=done.note or (note if done.taken >= room else ""))
+
+
+def _room(register: Register, source: Source, limit: int) -> tuple[int, str]:
+    """How many entries may be queued, and what keeps it from being more."""
+    rooms = [(limit, ""), (source.max_active - register.active(), f"max_active is {source.max_active:,}")]
+    if source.per_minute is not None:
+        recent = register.queued_since(datetime.now(UTC) - timedelta(minutes=1))
+        rooms.append((source.per_minute - recent, f"per_minute is {source.per_minute:,}"))
+    return min(rooms, key=lambda room: room[0])
+
+
+class _Turn:
+    """One turn under way."""
+
+    def __init__(
+        self, machine: CoreMachine, source: Source, binding: Binding, register: Register, last: LastLook
+    ) -> None:
+        self.machine, self.source, self.binding, self.register = machine, source, binding, register
+        self.sequence = last.sequence
+        self.seen_before: datetime | None = None
+        if source.stable_seconds:
+            # seen then, and seen the same by a look so much later
+            looked = last.looked_at or datetime.min.replace(tzinfo=UTC) + timedelta(days=366)
+            self.seen_before = looked - timedelta(seconds=min(source.stable_seconds, 366 * 86_400))
+
+    # --- a job an entry ----------------------------------------------------------------------------------------
+
+    def entries(self, room: int, until: float) -> Turned:
+        done = Turned()
+        after = 0
+        while done.taken < room and time.monotonic() < until:
+            some = self.register.ready(seen_before=self.seen_before, after=after, limit=min(_CHUNK, room - done.taken))
+            if not some:
+                return done
+            after = some[-1].sequence
+            done = self._queue(some, done)
+        late = time.monotonic() >= until
+        return replace(done, note="the rest is for the next tick") if late else done
+
+    def _queue(self, entries: Sequence[Entry], done: Turned) -> Turned:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            # a dataset of several blobs takes the store some requests
+            several = [entry for entry in entries if not entry.is_single_blob]
+            asked = dict(zip(several, pool.map(self._prepared, several), strict=True))
+        prepared = [(entry, asked[entry] if entry in asked else self._prepared(entry)) for entry in entries]
+        jobs, marks = self._without_rivals(prepared)
+        missing = len(entries) - len(marks)
+        if marks:
+            self._write(jobs, marks)
+        return Turned(
+            taken=done.taken + len(entries),
+            queued=done.queued + len(jobs),
+            refused=done.refused + len(marks) - len(jobs),
+            missing=done.missing + missing,
+            jobs=done.jobs + len(jobs),
+        )
+
+    def _prepared(self, entry: Entry) -> NewJob | str | None:
+        """The job of an entry; why there can be none; or ``None`` where it is not there any more."""
+        try:
+            new = prepare(
+                self.machine,
+                self.binding,
+                parameters_for(self.source, self.binding, entry.name),
+                priority=BULK_PRIORITY,
+                submitted_by=SUBMITTED_BY,
+                # ten thousand questions to the store would outlast a tick; the listing has said it
+                source_version=entry.version if entry.is_single_blob else None,
+                source=self.source.name,
+            )
+        except ParameterError as error:
+            return redact(str(error))[:1000]
+        except NotFoundError:
+            return None
+        return replace(new, source_version=new.source_version or entry.version)
+
+    def _without_rivals(self, prepared: Sequence[tuple[Entry, NewJob | str | None]]) -> tuple[list[NewJob], list[Mark]]:
+        """Jobs and marks; of names that would make the same partition, the first keeps it."""
+        keys = [new.partition_key for _, new in prepared if isinstance(new, NewJob)]
+        holders = {key: set(names) for key, names in self.register.holders(self.binding.asset, keys).items()}
+        jobs: list[NewJob] = []
+        marks: list[Mark] = []
+        for entry, new in prepared:
+            before = {"asset": entry.asset, "partition_key": entry.partition_key}
+            if new is None:
+                continue
+            if isinstance(new, str):
+                marks.append(Mark(entry=entry, state=EntryState.REFUSED, reason=new, **before))
+                continue
+            own = {"asset": new.asset, "partition_key": new.partition_key}
+            others = holders.setdefault(new.partition_key, set()) - {entry.name}
+            if others:
+                first = min(others)
+                reason = f"'{first}' has its partition {new.partition_key} already: rename one, or set a parameter"
+                marks.append(Mark(entry=entry, state=EntryState.REFUSED, reason=reason, **own))
+                continue
+            holders[new.partition_key].add(entry.name)
+            jobs.append(new)
+            marks.append(Mark(entry=entry, state=EntryState.QUEUED, **own))
+        return jobs, marks
+
+    def _write(self, jobs: Sequence[NewJob], marks: Sequence[Mark]) -> None:
+        now = datetime.now(UTC)
+        if jobs:
+            self.machine.ledger.submit(jobs, also=lambda c, _: self.register.mark_in(c, marks, now))
+        else:
+            self.machine.ledger.write(lambda c: self.register.mark_in(c, marks, now))
+
+    # --- one job for the container -----------------------------------------------------------------------------
+
+    def container(self) -> Turned:
+        """One job whatever has changed; it reads the container itself."""
+        if not self.register.changed_container(seen_before=self.seen_before):
+            return Turned()
+        new = prepare(
+            self.machine,
+            self.binding,
+            parameters_for(self.source, self.binding, ""),
+            priority=BULK_PRIORITY,
+            submitted_by=SUBMITTED_BY,
+            source_version=f"{self.source.name} {self.sequence}",
+            source=self.source.name,
+        )
+        taken = 0
+
+        def mark(c: Connection, _: object) -> None:
+            nonlocal taken
+            taken = self.register.mark_container_in(
+                c,
+                seen_before=self.seen_before,
+                sequence=self.sequence,
+                asset=new.asset,
+                partition_key=new.partition_key,
+            )
+
+        try:
+            self.machine.ledger.submit([new], also=mark)
+        except LookOvertakenError as error:
+            return Turned(note=str(error))
+        return Turned(taken=taken, queued=taken, jobs=1)
