@@ -321,21 +321,20 @@ def _point_agrees(
     if right <= left or bottom <= top:
         return None
     around = Window(left, top, right - left, bottom - top)  # type: ignore[call-arg, unused-ignore]
-    valid = pair.source.dataset_mask(window=around) > 0
-    has_value = bool(pair.cog.dataset_mask(window=here)[0, 0])
+    near = pair.source.read(bands, window=around).astype(np.float64)
+    found = pair.cog.read(bands, window=here)[:, 0, 0].astype(np.float64)
+    # NaN and infinity are no values, whether they were declared so or not
+    valid = (pair.source.dataset_mask(window=around) > 0) & np.isfinite(near).all(axis=0)
+    has_value = bool(pair.cog.dataset_mask(window=here)[0, 0]) and bool(np.isfinite(found).all())
     if not has_value:
         # at an edge it may have none; in the middle of values a hole is a difference
         return False if valid.all() else None
     if not valid.any():
         return False
-    found = pair.cog.read(bands, window=here)[:, 0, 0].astype(np.float64)
-    near = pair.source.read(bands, window=around)[:, valid].astype(np.float64)
-    low, high = np.nanmin(near, axis=1), np.nanmax(near, axis=1)
+    low, high = near[:, valid].min(axis=1), near[:, valid].max(axis=1)
     # cubic kernels shoot over by a share of the step
     slack = 0.5 * (high - low) + 1e-6 * np.maximum(np.abs(low), np.abs(high)) + _noise(pair)
-    with np.errstate(invalid="ignore"):
-        inside = (found >= low - slack) & (found <= high + slack)
-    return bool(np.all(inside | np.isnan(found) | np.isnan(low)))
+    return bool(np.all((found >= low - slack) & (found <= high + slack)))
 
 
 def _noise(pair: _Pair) -> float:

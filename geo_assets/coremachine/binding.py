@@ -6,11 +6,13 @@ not: the contract itself (``contract``) and the list of our workflows (``geo_ass
 
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from geo_assets.coremachine.contract import (
+    CheckResult,
     EndedTask,
     Handler,
     JobExecutionContext,
@@ -30,6 +32,8 @@ from geo_assets.coremachine.identity import PartitionKey, decode_partition_key, 
 from geo_assets.coremachine.task_runner import require_enforceable
 from geo_assets.errors import ContractError, GeoAssetsError, ParameterError, UnknownJobTypeError
 from geo_assets.redaction import redact
+
+_log = logging.getLogger(__name__)
 
 Registry = Mapping[str, "Binding"]
 """Job type → binding."""
@@ -216,6 +220,16 @@ class Binding:
         """Plain values worth showing on the partition."""
         metadata: dict[str, Any] = self._hook("materialization_metadata")(result)
         return metadata
+
+    def check_results(self, result: dict[str, Any]) -> tuple[CheckResult, ...]:
+        """What a job with this result proved of its partition; nothing where the class stumbles over the result."""
+        try:
+            results: Iterable[CheckResult] = self._hook("check_results")(result)
+            return tuple(results)
+        except Exception:  # noqa: BLE001 - whatever a workflow raises here
+            # a check that is not shown can be run; it must not cost the materialization
+            _log.warning("%s.check_results failed", self.workflow.__name__, exc_info=True)
+            return ()
 
     def partition_news(self, task: EndedTask) -> tuple[PartitionNews, ...]:
         """What an ended task means for partitions of other assets."""

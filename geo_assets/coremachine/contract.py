@@ -229,6 +229,19 @@ class TaskLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """What a job proved on its way, shown as the evaluation of an asset check without looking again."""
+
+    check: str
+    """Name of a check of the partition's asset."""
+    passed: bool
+    description: str | None = None
+    warning: bool = False
+    """Whether a check that did not pass is only a warning."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartitionNews:
     """What a task says of a partition of another workflow's asset: materialized, or failed with the reason.
 
@@ -244,6 +257,8 @@ class PartitionNews:
     source_version: str | None = None
     removed: bool = False
     """What the partition stood for is no more: it is shown as never materialized."""
+    checks: tuple[CheckResult, ...] = ()
+    """What the task proved of it; shown where it is materialized."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -457,6 +472,15 @@ class Workflow:
         """Plain values worth showing on the partition, beside the result itself."""
         del result
         return {}
+
+    @classmethod
+    def check_results(cls, result: dict[str, Any]) -> Iterable[CheckResult]:
+        """What a job with this result proved of its partition; shown together with the materialization.
+
+        Only facts that the result holds already: an asset check that is run looks at the real thing.
+        """
+        del result
+        return ()
 
     @classmethod
     def partition_news(cls, task: EndedTask) -> Iterable[PartitionNews]:

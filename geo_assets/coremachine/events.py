@@ -135,19 +135,35 @@ def report_checks(
     step_key: str,
     evaluations: Sequence[dg.AssetCheckEvaluation],
 ) -> None:
-    """Write asset check results, linked to the run."""
+    """Write asset check results, linked to the run; a second one of a partition replaces the run's first."""
     if not BATCHES_AVAILABLE:
         for evaluation in evaluations:
             instance.report_runless_asset_event(evaluation)
         return
-    for evaluation in evaluations:
-        event = DagsterEvent(
+    events = [
+        DagsterEvent(
             event_type_value=DagsterEventType.ASSET_CHECK_EVALUATION.value,
             job_name=job_name,
             step_key=step_key,
             event_specific_data=evaluation,
         )
+        for evaluation in evaluations
+    ]
+    if _takes_checks_whole(instance):
+        _report(instance, run_id, events)
+        return
+    for event in events:
         instance.report_dagster_event(event, run_id)
+
+
+def _takes_checks_whole(instance: dg.DagsterInstance) -> bool:
+    storage = type(instance.event_log_storage)
+    if storage.__module__.startswith("dagster_postgres."):
+        # the driver takes a while to load, which SQLite does without
+        from geo_assets.coremachine.postgres_check_batches import write_checks_whole  # noqa: PLC0415
+
+        return write_checks_whole(instance)
+    return storage.__name__ == "SqliteEventLogStorage"
 
 
 def _report(instance: dg.DagsterInstance, run_id: str, events: Sequence["DagsterEvent"]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from geo_assets.coremachine.binding import Binding
-from geo_assets.coremachine.contract import PICTURES, JobStatus, Markdown, OutcomeKind, PartitionNews
+from geo_assets.coremachine.contract import PICTURES, CheckResult, JobStatus, Markdown, OutcomeKind, PartitionNews
 from geo_assets.coremachine.identity import encode_partition_key
 from geo_assets.coremachine.ledger import Attempt
 from geo_assets.redaction import redact
@@ -149,6 +149,19 @@ def check_of(binding: Binding, attempt: Attempt) -> dg.AssetCheckEvaluation:
             "geo/job_id": dg.MetadataValue.text(attempt.job_id),
         },
         partition=attempt.partition_key,
+    )
+
+
+def evaluation_of(asset: str, partition_key: str, result: CheckResult) -> dg.AssetCheckEvaluation:
+    """The evaluation of a check of one partition."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey.from_user_string(asset),
+        check_name=result.check,
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity.WARN if result.warning else dg.AssetCheckSeverity.ERROR,
+        description=result.description,
+        metadata=_named_values(result.metadata),
+        partition=partition_key,
     )
 
 
