@@ -4,9 +4,10 @@ What belongs here: :func:`grain`, :func:`parameters_for`, and the check of sourc
 What does not: which names match (``source``), and queueing (``turn``).
 """
 
+import functools
 import json
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from geo_assets.containers.kinds import extension_of
@@ -50,12 +51,12 @@ def parameters_for(source: Source, binding: Binding, name: str) -> dict[str, Any
     groups = source.groups_of(name)
     if groups is None:
         raise ParameterError(f"`extract` of source '{source.name}' is not found in '{name[:200]}'")
-    values = {**_placeholders(name), **groups}
+    values = _values(name, groups)
     given = {key: _filled(source, value, values) for key, value in source.parameters.items()}
     declared = _declared(binding)
     if _TABLE in declared:
         if _TABLE not in given:
-            given[_TABLE] = values["table"]
+            given[_TABLE] = values["table"]()
         elif given[_TABLE] != source.parameters[_TABLE]:
             given[_TABLE] = _table(given[_TABLE])
         if "load_mode" in declared:
@@ -83,10 +84,15 @@ def _declared(binding: Binding) -> frozenset[str]:
 # --- placeholders --------------------------------------------------------------------------------------------------
 
 
-def _placeholders(name: str) -> dict[str, str]:
+type _Values = Mapping[str, Callable[[], str]]
+"""What placeholders stand for, made when it is wanted: not every name makes a table's."""
+
+
+def _values(name: str, groups: Mapping[str, str]) -> _Values:
     folder, _, last = name.rpartition("/")
     stem = _stem(last)
-    return {"name": name, "folder": folder, "stem": stem, "table": _table(stem)}
+    own = {"name": lambda: name, "folder": lambda: folder, "stem": lambda: stem, "table": lambda: _table(stem)}
+    return {**own, **{group: functools.partial(str, text) for group, text in groups.items()}}
 
 
 def _stem(last: str) -> str:
@@ -104,7 +110,7 @@ def _table(text: str) -> str:
     return table_name_of(text)
 
 
-def _filled(source: Source, value: Any, values: Mapping[str, str]) -> Any:
+def _filled(source: Source, value: Any, values: _Values) -> Any:
     if isinstance(value, str):
         return "".join(_pieces(source, value, values))
     if isinstance(value, list):
@@ -114,7 +120,7 @@ def _filled(source: Source, value: Any, values: Mapping[str, str]) -> Any:
     return value
 
 
-def _pieces(source: Source, text: str, values: Mapping[str, str]) -> Iterator[str]:
+def _pieces(source: Source, text: str, values: _Values) -> Iterator[str]:
     try:
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:
@@ -131,7 +137,7 @@ def _pieces(source: Source, text: str, values: Mapping[str, str]) -> Iterator[st
             raise ParameterError(
                 f"source '{source.name}': '{text[:80]}' has the unknown placeholder {{{field[:40]}}}; there are {known}"
             )
-        yield values[field]
+        yield values[field]()
 
 
 # --- the check of all of them --------------------------------------------------------------------------------------
@@ -156,6 +162,9 @@ def check_sources(sources: Sequence[Source], registry: Registry) -> None:
 
 def _problems(source: Source, registry: Registry) -> Iterator[str]:
     own = f"source '{source.name}': "
+    if follows := sorted({_CONTAINER, _BLOB} & set(source.parameters)):
+        yield f"{own}`parameters`: {' and '.join(follows)} follows from the source: leave it out"
+        return
     try:
         binding = binding_for(registry, source.workflow)
         binding.validate(_example(source, binding))
@@ -169,7 +178,7 @@ def _example(source: Source, binding: Binding) -> dict[str, Any]:
     if grain(source, binding) == "container":
         return parameters_for(source, binding, "")
     name = "folder/example.tif" if binding.partition_set == "raster_blobs" else "folder/example.geojson"
-    values = {**_placeholders(name), **dict.fromkeys(source.group_names, "1")}
+    values = _values(name, dict.fromkeys(source.group_names, "1"))
     for value in source.parameters.values():
         _filled(source, value, values)  # refuses what is unknown
     kept = {

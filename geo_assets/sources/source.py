@@ -118,7 +118,7 @@ class Source(BaseModel):
     @classmethod
     def _check_prefix(cls, value: str) -> str:
         if value.startswith("/") or "//" in value or any(ord(character) < ord(" ") for character in value):
-            raise ValueError(f"no name starts with '{value[:80]!a}': no slash in front, no two in a row")
+            raise ValueError(f"no name starts with {value[:80]!a}: no slash in front, no two in a row")
         return value
 
     @field_validator("every", mode="after")
@@ -145,8 +145,11 @@ class Source(BaseModel):
         if len(value) > _MOST_PATTERN:
             raise ValueError(f"a pattern of {len(value)} characters, more than {_MOST_PATTERN}: shorten it")
         _compile(value)
-        if not _groups(value):
+        groups = _groups(value)
+        if not groups:
             raise ValueError("the pattern has no named group: write (?P<year>[0-9]{4}), say")
+        if taken := sorted({"name", "folder", "stem", "table"} & set(groups)):
+            raise ValueError(f"the group {taken[0]} is called like a placeholder that there is: rename it")
         return value
 
     @field_validator("parameters", mode="after")

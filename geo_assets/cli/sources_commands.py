@@ -1,0 +1,315 @@
+"""Watched containers at the command line: ``sources list``, ``sources check``, ``sources schema``.
+
+What belongs here: the three commands and what they print.  What does not: what a source is, sees and queues
+(``geo_assets.sources``), and its sensor (``geo_assets.assets.source_sensors``).
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geo_assets.cli.exits import FAILED, exit_status
+from geo_assets.cli.opening import existing_ledger, open_machine
+from geo_assets.cli.output import JsonOption, note, print_json, print_table, say, when
+from geo_assets.coremachine.ledger import Ledger
+from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.errors import GeoAssetsError, NotFoundError
+from geo_assets.redaction import redact
+from geo_assets.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from geo_assets.sources.preview import Named, Preview
+    from geo_assets.sources.source import Source
+
+__all__ = ["add_to"]
+
+_MOST_TURNS = 1000
+_SAMPLE = 5
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    sources = typer.Typer(help="Watched containers: list them, see what they would do, look now.", no_args_is_help=True)
+    sources.command("list")(list_sources)
+    sources.command("check")(check_sources_now)
+    sources.command("schema")(print_schema)
+    app.add_typer(sources, name="sources")
+
+
+def _configured(settings: Settings) -> tuple["Source", ...]:
+    """The sources of the YAML and of the components, checked against the workflows."""
+    # these bring polars, Arrow and more with them
+    from geo_assets.jobs import load_registry  # noqa: PLC0415
+    from geo_assets.sources.rules import check_sources  # noqa: PLC0415
+    from geo_assets.sources.source import load_sources  # noqa: PLC0415
+
+    found = load_sources(settings.sources_path)
+    if _has_components(settings):
+        # Dagster takes a second to load
+        from geo_assets.assets.blob_source import component_sources, component_tree  # noqa: PLC0415
+
+        found += component_sources(component_tree(settings))
+    check_sources(found, load_registry(settings))
+    return found
+
+
+def _has_components(settings: Settings) -> bool:
+    return settings.defs is not None or any(settings.defs_path.glob("*/**/*.y*ml"))
+
+
+def _none_there(settings: Settings) -> None:
+    note(f"no sources: there is nothing in {settings.sources_path} (GEO_ASSETS_SOURCES); docs/sources.md has examples")
+
+
+def print_schema() -> None:
+    """Print the JSON schema of a file of sources, for editors."""
+    from geo_assets.sources.source import Source  # noqa: PLC0415
+
+    one = Source.model_json_schema(mode="validation")
+    print_json(
+        {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": "Sources of geo_assets",
+            "type": "object",
+            "required": ["sources"],
+            "additionalProperties": False,
+            "properties": {"sources": {"type": "array", "items": one}},
+        }
+    )
+
+
+# --- list ----------------------------------------------------------------------------------------------------------
+
+
+def list_sources(*, as_json: JsonOption = False) -> None:
+    """List the sources: what they watch and do, when they looked, how their entries stand."""
+    settings = get_settings()
+    found = _configured(settings)
+    with existing_ledger() as ledger:
+        rows = [_listed(source, ledger) for source in found]
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        _none_there(settings)
+    else:
+        _print_listed(rows)
+
+
+def _listed(source: "Source", ledger: Ledger | None) -> dict[str, Any]:
+    from geo_assets.sources.register import EntryState, LastLook, Register  # noqa: PLC0415
+
+    states: dict[str, int] = dict.fromkeys(EntryState, 0)
+    last, active = LastLook(), 0
+    if ledger is not None:
+        register = Register(ledger, source.name)
+        last, active = register.last_look(), register.active()
+        states = {state.value: count for state, count in register.counts().items()}
+    return {
+        "name": source.name,
+        "container": source.container,
+        "prefix": source.prefix,
+        "workflow": source.workflow,
+        "paused": source.paused,
+        "everySeconds": source.every_seconds,
+        "lookedAt": last.looked_at,
+        "seconds": last.seconds,
+        "byRun": last.by_run,
+        "entries": last.entries,
+        "states": states,
+        "activeJobs": active,
+        "next": None if last.looked_at is None else last.looked_at + timedelta(seconds=source.every_seconds),
+        "error": last.error,
+    }
+
+
+def _print_listed(rows: Sequence[dict[str, Any]]) -> None:
+    states = ("waiting", "queued", "refused", "gone")
+    print_table(
+        ["source", "watches", "does", "looked at", *(f">{state}" for state in states), ">jobs", "next"],
+        [
+            (
+                row["name"],
+                f"{row['container']}/{row['prefix']}",
+                row["workflow"],
+                when(row["lookedAt"]) or "never",
+                *(row["states"][state] for state in states),
+                row["activeJobs"],
+                _next(row),
+            )
+            for row in rows
+        ],
+    )
+    for row in rows:
+        if row["error"]:
+            note(f"{row['name']}: {row['error']}")
+
+
+def _next(row: dict[str, Any]) -> str:
+    if row["paused"]:
+        return "when its sensor is switched on"
+    due: datetime | None = row["next"]
+    return "due" if due is None or due <= datetime.now(UTC) else when(due)
+
+
+# --- check ---------------------------------------------------------------------------------------------------------
+
+
+def check_sources_now(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Sources; default: all.", show_default=False)
+    ] = None,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would match and be done; nothing is written.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Names and jobs told of each kind.")] = _SAMPLE,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at the sources' containers now and queue what is new, or only tell what that would do."""
+    settings = get_settings()
+    chosen = _chosen(_configured(settings), names or [])
+    if not chosen and not as_json:
+        _none_there(settings)
+    ends: list[dict[str, Any]] = []
+    statuses: list[int] = []
+    with open_machine() as machine:
+        for source in chosen:
+            try:
+                ended = _foretell(machine, source, limit, as_json=as_json) if dry_run else _do(machine, source, as_json)
+            except GeoAssetsError as error:
+                # the others are told all the same
+                message = redact(str(error))
+                note(f"{source.name}: {message}")
+                statuses.append(exit_status(error))
+                ended = {"source": source.name, "error": type(error).__name__, "message": message}
+            ends.append(ended)
+    if as_json:
+        print_json(ends)
+    if statuses:
+        raise typer.Exit(statuses[0])
+    if not all(ended["clean"] for ended in ends):
+        raise typer.Exit(FAILED)
+
+
+def _chosen(found: Sequence["Source"], names: Sequence[str]) -> list["Source"]:
+    by_name = {source.name: source for source in found}
+    for name in names:
+        if name not in by_name:
+            raise NotFoundError(f"there is no source '{name}'; there are: {', '.join(by_name) or 'none'}")
+    return [by_name[name] for name in dict.fromkeys(names)] if names else list(found)
+
+
+def _do(machine: CoreMachine, source: "Source", quiet: bool) -> dict[str, Any]:  # noqa: FBT001
+    """One look, and turns until nothing is left that may be queued now."""
+    from geo_assets.sources.look import look  # noqa: PLC0415
+    from geo_assets.sources.turn import turn  # noqa: PLC0415
+
+    looked = look(machine, source)
+    queued = refused = jobs = 0
+    told = ""
+    for _ in range(_MOST_TURNS):
+        turned = turn(machine, source)
+        queued, refused, jobs, told = (
+            queued + turned.queued,
+            refused + turned.refused,
+            jobs + turned.jobs,
+            turned.note,
+        )
+        if not turned.taken or (told and not turned.queued):
+            break
+    if not quiet:
+        say(
+            f"{source.name}: {looked.seen:,} match: {looked.new:,} new, {looked.changed:,} changed,"
+            f" {looked.returned:,} back, {looked.unchanged:,} unchanged; {looked.removed:,} gone."
+            f" {_plural(jobs, 'job')} queued, {refused:,} refused, {max(looked.waiting - queued - refused, 0):,} wait"
+            f"{f' ({told})' if told else ''}."
+        )
+    did = {"queued": queued, "jobs": jobs, "refused": refused, "note": told, "clean": not refused}
+    return {"source": source.name, **asdict(looked), **did}
+
+
+# --- dry run -------------------------------------------------------------------------------------------------------
+
+
+def _foretell(machine: CoreMachine, source: "Source", limit: int, *, as_json: bool) -> dict[str, Any]:
+    from geo_assets.sources.preview import preview  # noqa: PLC0415
+
+    found = preview(machine, source, sample=limit)
+    if not as_json:
+        _print_preview(machine.settings, found)
+    fields = asdict(found)
+    fields["source"] = source.name
+    return {**fields, "seen": found.seen, "clean": found.is_clean}
+
+
+def _print_preview(settings: Settings, found: "Preview") -> None:
+    source = found.source
+    say(f"{source.name}: {source.workflow} of {_what(found)} '{source.container}/{source.prefix}'")
+    rows = [
+        ("match", _by_kind(found.matched)),
+        ("do not match", _by_kind(found.unmatched)),
+        (
+            "since the last look",
+            f"{found.new:,} new, {found.changed:,} changed, {found.returned:,} back, {found.unchanged:,} unchanged,"
+            f" {found.removed:,} gone" + (f", {found.dropped:,} match no more" if found.dropped else ""),
+        ),
+        ("would be queued", _queued(settings, found)),
+    ]
+    if found.waiting:
+        rows.append(("seen before and not queued yet", f"{found.waiting:,}"))
+    for label, text in rows:
+        say(f"  {label}: {text}")
+    _print_named("incomplete", found.incomplete, found.incomplete_sample)
+    _print_named("refused", found.refused, found.refused_sample)
+    _print_named("same partition", found.collisions, found.collision_sample)
+    if found.over_keys_limit:
+        note(
+            f"{source.name}: {found.over_keys_limit:,} partition keys more than GEO_ASSETS_PARTITION_KEYS_LIMIT:"
+            " pages of its assets will be slow; watch less of the container, or summarise it"
+        )
+    for job in found.job_sample:
+        say(f"  {job.name}\n    {job.partition}: {json.dumps(job.parameters, ensure_ascii=False)}")
+    note(f"{source.name}: nothing was written")
+
+
+def _what(found: "Preview") -> str:
+    return "the container" if found.grain == "container" else "each match in"
+
+
+def _by_kind(kinds: dict[str, int]) -> str:
+    return f"{sum(kinds.values()):,}" + (
+        f" ({', '.join(f'{count:,} {kind}' for kind, count in kinds.items())})" if kinds else ""
+    )
+
+
+def _queued(settings: Settings, found: "Preview") -> str:
+    source = found.source
+    parts = [
+        f"{_plural(found.jobs + found.untried, 'job')} in {_plural(found.waves, 'wave')} of {settings.wave_size:,}"
+    ]
+    if found.untried:
+        parts.append(f"{found.untried:,} of them not tried against the rules")
+    if source.stable_seconds:
+        parts.append(f"each once it is {source.stable_seconds:g} s unchanged")
+    if found.jobs + found.untried > source.max_active:
+        parts.append(f"at most {source.max_active:,} at a time")
+    if source.per_minute is not None:
+        parts.append(f"at most {source.per_minute:,} a minute")
+    if source.paused:
+        parts.append("when its sensor is switched on")
+    return ", ".join(parts)
+
+
+def _print_named(title: str, count: int, sample: Iterable["Named"]) -> None:
+    if count:
+        say(f"  {title}: {count:,}")
+        for one in sample:
+            say(f"    {one.name}: {one.reason}")
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
