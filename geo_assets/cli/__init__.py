@@ -11,7 +11,15 @@ from typing import Annotated
 import typer
 
 from geo_assets import __version__
-from geo_assets.cli import contract_command, dagster_commands, job_commands, submit_commands, unpublish_command
+from geo_assets.cli import (
+    contract_command,
+    dagster_commands,
+    job_commands,
+    notify_command,
+    sources_commands,
+    submit_commands,
+    unpublish_command,
+)
 from geo_assets.cli.exits import EXITS_HELP, GeoAssetsGroup
 
 __all__ = ["app"]
@@ -49,6 +57,8 @@ dagster_commands.add_demo(app)
 submit_commands.add_submit(app)
 job_commands.add_to(app)
 submit_commands.add_retry(app)
+sources_commands.add_to(app)
 unpublish_command.add_to(app)
+notify_command.add_to(app)
 contract_command.add_to(app)
 dagster_commands.add_dev(app)
