@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from geo_assets.coremachine.contract import (
+    CheckResult,
     EndedTask,
     Handler,
     JobExecutionContext,
@@ -33,6 +34,7 @@ from geo_assets.coremachine.contract import (
 from geo_assets.coremachine.identity import task_id
 from geo_assets.jobs.cataloguing import refresh_collections
 from geo_assets.jobs.ingest_parameters import IngestVectorParameters, geometry_options, read_options
+from geo_assets.jobs.proven import item_checks, table_checks
 from geo_assets.jobs.vector_cataloguing import (
     ITEM_ASSET,
     TableItemRequest,
@@ -277,6 +279,12 @@ class IngestVector(VectorWorkflow):
     # Hooks
 
     @classmethod
+    def check_results(cls, result: dict[str, Any]) -> Iterable[CheckResult]:
+        """The rows were counted and the geometries checked; of several tables, each has a partition of its own."""
+        tables: Sequence[Mapping[str, Any]] = result.get("tables") or ()
+        return table_checks(tables[0]) if len(tables) == 1 else ()
+
+    @classmethod
     def source_version(cls, params: dict[str, Any], services: Mapping[str, Any]) -> str | None:
         """The blob's ETag; of a dataset of several, a digest of theirs.
 
@@ -299,6 +307,7 @@ class IngestVector(VectorWorkflow):
                     reason=task.reason,
                     metadata=table_metadata(table, result["source"]),
                     source_version=result["source"]["etag"],
+                    checks=tuple(table_checks(table)),
                 )
                 for table in (made if len(made) > 1 else ())
             ]
@@ -311,6 +320,7 @@ class IngestVector(VectorWorkflow):
                     reason=task.reason,
                     metadata=catalogued_table_metadata(item),
                     source_version=item.get("version"),
+                    checks=tuple(item_checks(item.get("stac"))),
                 )
                 for item in result.get("items") or ()
             ]

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from geo_assets.coremachine.contract import (
     PICTURES,
+    CheckResult,
     EndedTask,
     Handler,
     JobExecutionContext,
@@ -42,6 +43,7 @@ from geo_assets.jobs.cog_publishing import (
     publish,
     require_names,
 )
+from geo_assets.jobs.proven import cog_checks, item_checks, raster_checks
 from geo_assets.jobs.raster_cataloguing import (
     ITEM_ASSET,
     CatalogueParameters,
@@ -377,6 +379,11 @@ class ProcessRaster(ValidateRasterJob):
     # Hooks
 
     @classmethod
+    def check_results(cls, result: dict[str, Any]) -> Iterable[CheckResult]:
+        """The proof of the COGs, made before they were published."""
+        return cog_checks(result)
+
+    @classmethod
     def partition_news(cls, task: EndedTask) -> Iterable[PartitionNews]:
         """The raster's validation, and its item."""
         result: Mapping[str, Any] = task.result.get("result") or {}
@@ -388,6 +395,7 @@ class ProcessRaster(ValidateRasterJob):
                     name=f"{task.parameters['container_name']}/{task.parameters['blob_name']}",
                     metadata=raster_metadata(result),
                     source_version=result.get("source_etag"),
+                    checks=tuple(raster_checks(result)),
                     **common,
                 )
             ]
@@ -399,6 +407,7 @@ class ProcessRaster(ValidateRasterJob):
                     name=f"{cog['source_container']}/{cog['source_blob']}",
                     metadata=catalogued_metadata(result),
                     source_version=cog["source_etag"],
+                    checks=tuple(item_checks(result.get("stac"))),
                     **common,
                 )
             ]

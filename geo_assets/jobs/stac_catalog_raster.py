@@ -10,13 +10,14 @@ replaces it; hrefs are durable; the datetime is the data's where anything tells 
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from geo_assets.coremachine.contract import (
     PICTURES,
+    CheckResult,
     Handler,
     JobExecutionContext,
     OutcomeKind,
@@ -32,6 +33,7 @@ from geo_assets.jobs.blob_tasks import (
     scratch_of,
 )
 from geo_assets.jobs.cataloguing import refresh_collections
+from geo_assets.jobs.proven import item_checks
 from geo_assets.jobs.raster_cataloguing import (
     ITEM_ASSET,
     CatalogueParameters,
@@ -183,6 +185,7 @@ class StacCatalogRaster(RasterWorkflow):
 
     asset = ITEM_ASSET
     asset_deps = ("cog",)
+    group = "catalog"
     kinds: ClassVar[frozenset[str]] = frozenset({"stac"})
 
     @classmethod
@@ -236,6 +239,11 @@ class StacCatalogRaster(RasterWorkflow):
         }
 
     # Hooks
+
+    @classmethod
+    def check_results(cls, result: dict[str, Any]) -> Iterable[CheckResult]:
+        """The item was valid when it was written, and its blob there."""
+        return item_checks(result.get("stac"))
 
     @classmethod
     def max_age_seconds(cls) -> float | None:

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from geo_assets.coremachine.contract import (
     PICTURES,
+    CheckResult,
     Handler,
     JobExecutionContext,
     Published,
@@ -25,6 +26,7 @@ from geo_assets.coremachine.contract import (
 from geo_assets.coremachine.identity import task_id
 from geo_assets.errors import ParameterError, TableNotFoundError
 from geo_assets.jobs.cataloguing import refresh_collections
+from geo_assets.jobs.proven import item_checks
 from geo_assets.jobs.vector_cataloguing import (
     ITEM_ASSET,
     CatalogueTableParameters,
@@ -125,6 +127,7 @@ class StacCatalogVectors(VectorWorkflow):
 
     asset = ITEM_ASSET
     asset_deps = ("vector_table",)
+    group = "catalog"
     kinds: ClassVar[frozenset[str]] = frozenset({"stac"})
 
     @classmethod
@@ -189,6 +192,11 @@ class StacCatalogVectors(VectorWorkflow):
         }
 
     # Hooks
+
+    @classmethod
+    def check_results(cls, result: dict[str, Any]) -> Iterable[CheckResult]:
+        """The item was valid when it was written, and its table there."""
+        return item_checks(result.get("stac"))
 
     @classmethod
     def source_version(cls, params: dict[str, Any], services: Mapping[str, Any]) -> str | None:

@@ -11,12 +11,13 @@ in this module opens the file.
 Against the original, on purpose: see the section ``validate_raster_job`` of ``docs/decisions.md``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
 from geo_assets.coremachine.contract import (
+    CheckResult,
     Handler,
     JobExecutionContext,
     TaskContext,
@@ -34,6 +35,7 @@ from geo_assets.jobs.blob_tasks import (
     scratch_of,
     sentence_of,
 )
+from geo_assets.jobs.proven import raster_checks
 from geo_assets.jobs.raster_workflow import RasterWorkflow
 from geo_assets.settings import Settings
 
@@ -292,6 +294,11 @@ class ValidateRasterJob(RasterWorkflow):
         }
 
     # Hooks
+
+    @classmethod
+    def check_results(cls, result: dict[str, Any]) -> Iterable[CheckResult]:
+        """The verdict."""
+        return raster_checks(result.get("validation_result") or {})
 
     @classmethod
     def materialization_metadata(cls, result: dict[str, Any]) -> dict[str, Any]:
