@@ -10,7 +10,7 @@ import dagster as dg
 
 from geo_assets.assets.blob_events import build_blob_events
 from geo_assets.assets.blob_source import component_sources, component_tree
-from geo_assets.assets.checks import build_all_tasks_succeeded
+from geo_assets.assets.checks import build_check_job, build_checks
 from geo_assets.assets.clean_up import build_clean_up
 from geo_assets.assets.failure_webhook import build_failure_webhook
 from geo_assets.assets.reconciliation import build_reconciliation
@@ -81,11 +81,12 @@ def build_definitions(
                 for binding in registry.values()
             ),
         ],
-        asset_checks=[build_all_tasks_succeeded(binding, partitions=partitions) for binding in registry.values()],
+        asset_checks=build_checks(registry, partitions=partitions),
         jobs=[
             *jobs,
             *(build_submit_job(binding) for binding in registry.values()),
             build_retry_job(registry),
+            build_check_job(),
         ],
         sensors=[build_sensor(jobs, interval_seconds=settings.sensor_seconds, find_dead_runs=_dead_command_lines)],
         # Materialize in the UI runs in Dagster's own job, which takes this one
