@@ -1348,6 +1348,17 @@ class Ledger:
 
     # --- taking back --------------------------------------------------------------------------------------
 
+    def attempts_by_id(self, attempt_ids: Sequence[str]) -> list[Attempt]:
+        """These attempts, those that there are, oldest first."""
+
+        def query(c: Connection) -> list[Attempt]:
+            found: list[Attempt] = []
+            for chunk in _chunks(attempt_ids, _IN_LIMIT):
+                found += self._attempts_where(c, attempts.c.attempt_id.in_(chunk))
+            return sorted(found, key=lambda attempt: attempt.attempt_id)
+
+        return self._read(query)
+
     def attempts_of_partitions(self, assets: Sequence[str], partition_keys: Sequence[str]) -> list[Attempt]:
         """Every attempt of these assets for these partitions, oldest first."""
 

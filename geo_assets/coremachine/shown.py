@@ -1,0 +1,80 @@
+"""What Dagster shows of partitions, and showing again what the ledger has.
+
+What belongs here: reading the materialized partitions of an asset, and writing a materialization once more for a
+finished attempt.  What does not: finding out which are missing (``geo_assets.reconcile``).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+
+from geo_assets.coremachine import dispatch, events
+from geo_assets.coremachine.binding import Binding
+from geo_assets.coremachine.contract import OutcomeKind, PartitionNews
+from geo_assets.coremachine.identity import decode_partition_key
+from geo_assets.coremachine.ledger import Attempt
+from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.coremachine.materialization import materialization_of, materialization_of_news
+
+__all__ = ["materialized", "show_again"]
+
+_NO_RUN = ""
+_IN_LIMIT = 500
+
+
+def materialized(instance: dg.DagsterInstance, asset: str) -> set[str]:
+    """The partitions of an asset that Dagster shows as materialized."""
+    return set(instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset)))
+
+
+def show_again(
+    machine: CoreMachine, instance: dg.DagsterInstance, asset: str, attempts: Mapping[str, str]
+) -> None:  # fmt: skip
+    """Let partitions of an asset show as materialized again; doing it twice shows them once more.
+
+    Args:
+        machine: the parts; the ledger and the registry are used.
+        instance: Dagster's.
+        asset: whose partitions.
+        attempts: partition key → id of the attempt whose result it shows; one of another asset gives the bare fact.
+    """
+    owner = next((binding for binding in machine.registry.values() if binding.asset == asset), None)
+    if owner is None:
+        return
+    dispatch.add_partitions(instance, owner, list(attempts))
+    for chunk in _chunks(list(attempts.items())):
+        found = {one.attempt_id: one for one in machine.ledger.attempts_by_id([attempt_id for _, attempt_id in chunk])}
+        by_run: dict[str, list[dg.AssetMaterialization]] = {}
+        for key, attempt_id in chunk:
+            if (attempt := found.get(attempt_id)) is not None:
+                shown = _materialization(machine, owner, asset, key, attempt)
+                by_run.setdefault(_run_of(instance, attempt), []).append(shown)
+        for run_id, shown_again in by_run.items():
+            events.report_materializations(
+                instance, run_id=run_id, job_name=owner.job_type, step_key="", materializations=shown_again
+            )
+
+
+def _materialization(
+    machine: CoreMachine, owner: Binding, asset: str, key: str, attempt: Attempt
+) -> dg.AssetMaterialization:
+    if attempt.asset == asset and attempt.partition_key == key:
+        return materialization_of(machine.registry.get(attempt.job_type, owner), attempt)
+    news = PartitionNews(
+        asset=asset,
+        name=decode_partition_key(key),
+        outcome=OutcomeKind.UNCHANGED,
+        reason=f"made by {attempt.job_type} {attempt.job_id[:12]}; shown again by a reconciliation",
+        source_version=attempt.source_version,
+    )
+    return materialization_of_news(news, attempt.job_type)
+
+
+def _run_of(instance: dg.DagsterInstance, attempt: Attempt) -> str:
+    """The attempt's run, unless Dagster has forgotten it."""
+    run_id = attempt.run_id or _NO_RUN
+    return run_id if run_id and instance.has_run(run_id) else _NO_RUN
+
+
+def _chunks[T](items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[start : start + _IN_LIMIT] for start in range(0, len(items), _IN_LIMIT)]
