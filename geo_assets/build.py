@@ -13,10 +13,11 @@ from geo_assets.assets.blob_source import component_sources, component_tree
 from geo_assets.assets.checks import build_check_job, build_checks
 from geo_assets.assets.clean_up import build_clean_up
 from geo_assets.assets.failure_webhook import build_failure_webhook
+from geo_assets.assets.lineage import build_container_automation, with_lineage, with_sources
 from geo_assets.assets.reconciliation import build_reconciliation
 from geo_assets.assets.report import build_report
 from geo_assets.assets.source_sensors import build_source_sensors
-from geo_assets.assets.sources import source_container
+from geo_assets.assets.sources import build_source_assets, source_container
 from geo_assets.coremachine.asset_job import MACHINE, build_asset, build_job
 from geo_assets.coremachine.binding import Registry
 from geo_assets.coremachine.queue_jobs import build_retry_job, build_sensor, build_submit_job
@@ -47,6 +48,7 @@ def build_definitions(
     settings: Settings | None = None,
     registry: Registry | None = None,
     sources: Sequence[Source] | None = None,
+    components: dg.ComponentTree | None = None,
     resources: Mapping[str, Any] | None = None,
 ) -> dg.Definitions:
     """Assemble the code location.
@@ -54,7 +56,9 @@ def build_definitions(
     Args:
         settings: default: the environment's.
         registry: workflows to show; default: ours and the legacy ones the settings name.
-        sources: containers to watch; default: those of the YAML and the components that the settings name.
+        sources: containers to watch; default: those of the YAML that the settings name.
+        components: what else to load, ``geo_assets.BlobSource`` above all; default: the folder that the settings name,
+            where no sources are given.
         resources: replacements by key, for tests.
 
     Raises:
@@ -63,7 +67,8 @@ def build_definitions(
     """
     settings = settings or get_settings()
     registry = registry if registry is not None else load_registry(settings)
-    components = component_tree(settings) if sources is None else None
+    if components is None and sources is None:
+        components = component_tree(settings)
     sources = sources if sources is not None else load_sources(settings.sources_path)
     watched = [*sources, *component_sources(components)]
     check_sources(watched, registry)
@@ -73,14 +78,16 @@ def build_definitions(
     executor = build_executor(settings)
     jobs = [build_job(binding, executor=executor) for binding in registry.values()]
     sets_by_asset = {binding.asset: binding.partition_set for binding in registry.values()}
+    assets = [
+        with_lineage(
+            build_asset(with_sources(binding, watched), partitions=partitions, sets_by_asset=sets_by_asset),
+            binding,
+            settings,
+        )
+        for binding in registry.values()
+    ]
     workflows = dg.Definitions(
-        assets=[
-            source_container,
-            *(
-                build_asset(binding, partitions=partitions, sets_by_asset=sets_by_asset)
-                for binding in registry.values()
-            ),
-        ],
+        assets=[source_container, *assets],
         asset_checks=build_checks(registry, partitions=partitions),
         jobs=[
             *jobs,
@@ -95,8 +102,10 @@ def build_definitions(
     )
     return dg.Definitions.merge(
         workflows,
+        build_source_assets(sources, settings),
+        build_container_automation(registry),
         build_source_sensors(settings, registry, sources),
-        build_blob_events(settings, registry, sources),
+        build_blob_events(settings, registry, watched),
         build_reconciliation(settings, registry),
         build_report(settings, registry),
         build_clean_up(settings, registry),

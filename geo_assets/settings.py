@@ -204,6 +204,11 @@ class Settings(BaseSettings):
     )
     executor_max_concurrent: int = Field(2, ge=1, description="Steps at once with the multiprocess executor.")
     sensor_seconds: int = Field(5, ge=1, description="Interval of the queued-jobs sensor.")
+    code_url: str | None = Field(
+        None,
+        description="Address of the package's source code, for links from assets to it, e.g."
+        " https://git.example.org/geo-assets/blob/main; default: the file on the machine that loads the code.",
+    )
 
     @property
     def blob_root_path(self) -> Path:

@@ -1,17 +1,96 @@
 """External assets at the root of the lineage: what exists outside and is only looked at.
 
-What belongs here: their specs.  What does not: listing them (``geo_assets.containers``).
+What belongs here: their specs.  What does not: what a source is (``geo_assets.sources``), its sensor
+(``source_sensors``), listing containers (``geo_assets.containers``), what depends on a source (``lineage``).
 """
+
+from collections.abc import Sequence
+from urllib.parse import quote, urlsplit
 
 import dagster as dg
 
+from geo_assets.redaction import redact
+from geo_assets.settings import Settings, get_settings
+from geo_assets.sources.source import Source
+
+__all__ = ["SOURCE_CONTAINER", "build_source_assets", "source_container", "source_key"]
+
 SOURCE_CONTAINER = "source_container"
+_GROUP = "sources"
+_OWNERS = ("team:geo-archive",)
+_DOCS = "docs/sources.md"
 
 source_container = dg.AssetSpec(
     SOURCE_CONTAINER,
-    description="A container of rasters and vector files: a folder of GEO_ASSETS_BLOB_ROOT, or a container of an"
-    " Azure storage account. Nothing here writes to it.",
-    group_name="sources",
+    description="Any container of rasters and vector files: a folder of GEO_ASSETS_BLOB_ROOT, or a container of an"
+    " Azure storage account. Nothing here writes to it. Materialize a partition of container_contents to list one; to"
+    f" have one watched, make it a source ({_DOCS}).",
+    group_name=_GROUP,
     kinds={"azure", "file"},
-    owners=["team:geo-archive"],
+    owners=list(_OWNERS),
+    tags={"geo_assets/domain": "sources"},
 )
+"""Stands for every container, watched or not: which ones there are, nobody needs to say beforehand."""
+
+
+def source_key(name: str) -> dg.AssetKey:
+    """Key of the external asset of a source."""
+    return dg.AssetKey(["source", name])
+
+
+def build_source_assets(sources: Sequence[Source], settings: Settings | None = None) -> dg.Definitions:
+    """The external asset of each source; ``settings`` default to the environment's."""
+    settings = settings or get_settings()
+    return dg.Definitions(assets=[_spec(source, settings) for source in sources])
+
+
+def _spec(source: Source, settings: Settings) -> dg.AssetSpec:
+    part = f", names that start with `{source.prefix}`" if source.prefix else ""
+    matching = ", ".join(f"`{glob}`" for glob in source.match) or f"what {source.workflow} reads"
+    facts = {
+        "container": source.container,
+        "prefix": source.prefix or None,
+        "match": matching,
+        "exclude": ", ".join(f"`{glob}`" for glob in source.exclude) or None,
+        "workflow": source.workflow,
+        "sensor": f"source_{source.name}",
+        "when_removed": source.when_removed,
+        "docs": _DOCS,
+    }
+    metadata = {f"geo/{name}": value for name, value in facts.items() if value is not None}
+    if (uri := container_uri(settings, source.container, source.prefix)) is not None:
+        metadata["dagster/uri"] = uri
+    return dg.AssetSpec(
+        source_key(source.name),
+        description=f"The container `{source.container}`{part}, watched by the sensor `source_{source.name}`: each"
+        f" new or changed blob ({matching}) becomes a job of `{source.workflow}`. Nothing here writes to it.\n\nIt"
+        f" lies outside, so there is nothing to materialize; switch its sensor on or off instead ({_DOCS}).",
+        group_name=_GROUP,
+        kinds={"azure"} if settings.blob_store == "azure" else {"file"},
+        owners=list(_OWNERS),
+        tags={"geo_assets/domain": "sources"},
+        metadata=metadata,
+    )
+
+
+def container_uri(settings: Settings, container: str, prefix: str = "") -> str | None:
+    """Where a container lies, without query or credentials; ``None`` where the settings alone do not say."""
+    if settings.blob_store == "local":
+        base: str | None = settings.blob_root_path.as_uri()
+    else:
+        base = _azure_endpoint(settings) if settings.blob_store == "azure" else None
+    return None if base is None else redact(f"{base}/{quote(container)}/{quote(prefix)}")
+
+
+def _azure_endpoint(settings: Settings) -> str | None:
+    secret = settings.azure_connection_string
+    text = secret.get_secret_value() if secret is not None else ""
+    named = {key: value for key, separator, value in (part.partition("=") for part in text.split(";")) if separator}
+    account = named.get("AccountName") or settings.azure_account
+    given = named.get("BlobEndpoint") or settings.azure_endpoint
+    if given is None:
+        suffix = named.get("EndpointSuffix", "core.windows.net")
+        return f"https://{account}.blob.{suffix}" if account else None
+    parts = urlsplit(given)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"

@@ -373,8 +373,8 @@ class StacCatalogContainer(Workflow):
     asset = "container_stac_items"
     partition_set = "containers"
     key_parameter = "container_name"
-    asset_deps = ("raster_stac_item",)
-    group = "rasters"
+    asset_deps = ("container_contents", "raster_stac_item")
+    group = "catalog"
     owners = ("team:geo-archive",)
     tags: ClassVar[Mapping[str, str]] = {"geo_assets/domain": "rasters"}
     kinds: ClassVar[frozenset[str]] = frozenset({"stac"})

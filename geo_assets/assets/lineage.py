@@ -1,0 +1,121 @@
+"""What the lineage shows of a workflow's asset beyond the workflow itself: sources, code, docs, columns, automation.
+
+What belongs here: adding it to finished assets, and the one sensor of automation conditions.  What does not: external
+assets (``sources``), checks (``checks``), and what workflows say of themselves (``geo_assets.jobs``).
+
+Conditions and freshness stand on assets whose partitions are containers only: on blobs and tables, each update would
+be a run of its own.  Changes of those travel through the ledger (docs/assets.md).
+"""
+
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+import geo_assets
+from geo_assets.assets.sources import source_key
+from geo_assets.coremachine.binding import Binding, Registry
+from geo_assets.settings import Settings
+from geo_assets.sources.source import Source
+
+__all__ = ["build_container_automation", "with_lineage", "with_sources"]
+
+CONTAINER_PARTITIONS = "containers"
+_FOLLOWS = "container_contents"
+"""The asset whose update is what the automated ones wait for."""
+_AUTOMATED = ("container_summary", "container_stac_items")
+_WARN, _FAIL = timedelta(days=7), timedelta(days=30)
+"""Age of the latest listing of any container that is worth a look."""
+
+_LISTING_COLUMNS = (
+    ("name", "string", "Path in the container."),
+    ("size", "int", "Bytes; of a dataset, of all its parts."),
+    ("last_modified", "timestamp", "UTC; of a dataset, of its latest part."),
+    ("etag", "string", "Version of the blob; empty for datasets."),
+    ("file_count", "int", "Parts of a dataset (a .gdb folder); empty for single blobs."),
+    ("problem", "string", "Why the name cannot be opened; empty where it can."),
+)
+
+
+def with_sources(binding: Binding, sources: Sequence[Source]) -> Binding:
+    """The workflow with the external assets of the sources that feed it upstream of its asset."""
+    feeding = [source_key(source.name) for source in sources if source.workflow == binding.job_type]
+    return replace(binding, asset_deps=(*binding.asset_deps, *(key.to_user_string() for key in feeding)))
+
+
+def with_lineage(asset: dg.AssetsDefinition, binding: Binding, settings: Settings) -> dg.AssetsDefinition:
+    """The asset of a workflow with links to code and docs, columns, and conditions where they fit."""
+    metadata: dict[str, Any] = {
+        "dagster/code_references": code_references(binding.workflow, settings.code_url),
+        "geo/docs": f"docs/assets.md#{binding.asset}" if _is_ours(binding.workflow) else "docs/bring-your-workflows.md",
+    }
+    if binding.asset == _FOLLOWS:
+        columns = [dg.TableColumn(name, type=kind, description=text) for name, kind, text in _LISTING_COLUMNS]
+        metadata["dagster/column_schema"] = dg.TableSchema(columns=columns)
+    conditions = _conditions(binding)
+
+    def dressed(spec: dg.AssetSpec) -> dg.AssetSpec:
+        spec = spec.merge_attributes(metadata=metadata)
+        return spec.replace_attributes(**conditions) if conditions else spec
+
+    return asset.map_asset_specs(dressed)
+
+
+def _is_ours(workflow: type) -> bool:
+    return workflow.__module__.startswith(f"{geo_assets.__name__}.")
+
+
+def _conditions(binding: Binding) -> Mapping[str, Any]:
+    if binding.partition_set != CONTAINER_PARTITIONS:
+        return {}
+    if binding.asset == _FOLLOWS:
+        return {"freshness_policy": dg.FreshnessPolicy.time_window(fail_window=_FAIL, warn_window=_WARN)}
+    if binding.asset not in _AUTOMATED or _FOLLOWS not in binding.asset_deps:
+        return {}
+    # of all upstreams only the listing: a catalogued container updates its blobs' items, which would start it again
+    updated = dg.AutomationCondition.any_deps_updated().allow(dg.AssetSelection.assets(_FOLLOWS))
+    return {"automation_condition": updated & ~dg.AutomationCondition.in_progress()}
+
+
+def code_references(workflow: type, code_url: str | None) -> dg.CodeReferencesMetadataValue:
+    """Where the class of a workflow is written: a link for ours where the code has an address, else the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # code references are a beta in Dagster 1.13
+        try:
+            found = _reference(Path(inspect.getsourcefile(workflow) or ""), workflow, code_url)
+        except (TypeError, OSError):  # the class was made at run time
+            return dg.CodeReferencesMetadataValue(code_references=[])
+        return dg.CodeReferencesMetadataValue(code_references=[found])
+
+
+def _reference(file: Path, workflow: type, code_url: str | None) -> dg.UrlCodeReference | dg.LocalFileCodeReference:
+    line = inspect.getsourcelines(workflow)[1]
+    package = Path(geo_assets.__file__).parent
+    if code_url is not None and file.is_relative_to(package):
+        path = file.relative_to(package.parent).as_posix()
+        return dg.UrlCodeReference(url=f"{code_url.rstrip('/')}/{path}#L{line}", label=path)
+    return dg.LocalFileCodeReference(file_path=str(file), line_number=line, label=workflow.__name__)
+
+
+def build_container_automation(registry: Registry) -> dg.Definitions:
+    """The sensor ``container_automation``, which evaluates the conditions; off until somebody switches it on."""
+    automated = [binding.asset for binding in registry.values() if "automation_condition" in _conditions(binding)]
+    if not automated:
+        return dg.Definitions()
+    return dg.Definitions(
+        sensors=[
+            dg.AutomationConditionSensorDefinition(
+                "container_automation",
+                target=dg.AssetSelection.assets(*automated),
+                default_status=dg.DefaultSensorStatus.STOPPED,
+                minimum_interval_seconds=60,
+                description=f"When a container has been listed anew, makes {' and '.join(automated)} of it, one run a"
+                " container. Off until you switch it on; sources need it not, their sensors queue what they find.",
+            )
+        ]
+    )
