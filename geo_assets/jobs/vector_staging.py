@@ -25,7 +25,7 @@ from geo_assets.jobs.blob_tasks import chunks_of
 from geo_assets.settings import Settings
 from geo_assets.stores.blobs import BlobStore
 
-__all__ = ["KEPT_SECONDS", "Staging", "leftovers", "remove_leftovers", "sweep"]
+__all__ = ["KEPT_SECONDS", "Staging", "leftovers", "remove_leftovers", "staged_by", "sweep"]
 
 KEPT_SECONDS = 24 * 3600.0
 """Nothing that is at work is older: a load of a day is broken off."""
@@ -119,25 +119,37 @@ def remove_leftovers(services: Mapping[str, Any], job_id: str) -> None:
         _remove(services["blobs"], settings.staging_container, _prefix(job_id))
 
 
-def sweep(services: Mapping[str, Any]) -> None:
-    """Remove what loads that broke off left behind, once it is a day old."""
+def staged_by(name: str) -> str | None:
+    """First 16 characters of the id of the job that put a blob of this name; ``None``: somebody else's."""
+    return name.split("/", 2)[1] if _OURS.fullmatch(name) else None
+
+
+def sweep(services: Mapping[str, Any], *, dry_run: bool = False) -> tuple[int, int]:
+    """Remove (``dry_run``: count) what loads that broke off left behind, once it is a day old.
+
+    Returns:
+        How many stagings of tables, and how many blobs.
+    """
     settings: Settings = services["settings"]
-    services["tables"].sweep(older_than_seconds=KEPT_SECONDS)
-    with contextlib.suppress(ContainerNotFoundError):
-        _remove(
-            services["blobs"],
-            settings.staging_container,
-            f"{_FOLDER}/",
-            before=datetime.now(UTC) - timedelta(seconds=KEPT_SECONDS),
-        )
+    tables = services["tables"].sweep(older_than_seconds=KEPT_SECONDS, dry_run=dry_run)
+    blobs, container = services["blobs"], settings.staging_container
+    before = datetime.now(UTC) - timedelta(seconds=KEPT_SECONDS)
+    try:
+        names = _names(blobs, container, f"{_FOLDER}/", before=before)
+    except ContainerNotFoundError:
+        return tables, 0
+    for name in () if dry_run else names:
+        with contextlib.suppress(BlobNotFoundError):
+            blobs.delete(container, name)
+    return tables, len(names)
 
 
 def _prefix(job_id: str) -> str:
     return f"{_FOLDER}/{job_id[:16]}/"
 
 
-def _remove(blobs: BlobStore, container: str, prefix: str, *, before: datetime | None = None) -> None:
-    for name in _names(blobs, container, prefix, before=before):
+def _remove(blobs: BlobStore, container: str, prefix: str) -> None:
+    for name in _names(blobs, container, prefix):
         with contextlib.suppress(BlobNotFoundError):
             blobs.delete(container, name)
 

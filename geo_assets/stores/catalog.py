@@ -66,8 +66,6 @@ class ItemReferences:
     """Container and blob that it describes."""
     table: tuple[str, str] | None
     """Schema and table that it describes."""
-    source: tuple[str, str] | None
-    """Container and blob that the described blob was made of."""
     job_id: str | None
     hrefs: tuple[str, ...]
     """Of its assets."""
@@ -229,7 +227,7 @@ def references_of(item: Mapping[str, Any]) -> ItemReferences:
     properties = item.get("properties") or {}
     said = {
         name: value
-        for name in ("container", "blob", "schema", "table", "source_container", "source_blob", "job_id")
+        for name in ("container", "blob", "schema", "table", "job_id")
         if isinstance(value := properties.get(f"geo_assets:{name}"), str)
     }
     assets = item.get("assets") or {}
@@ -238,7 +236,6 @@ def references_of(item: Mapping[str, Any]) -> ItemReferences:
         item_id=item["id"],
         blob=_pair(said, "container", "blob"),
         table=_pair(said, "schema", "table"),
-        source=_pair(said, "source_container", "source_blob"),
         job_id=said.get("job_id"),
         hrefs=tuple(href for href in hrefs if isinstance(href, str)),
     )

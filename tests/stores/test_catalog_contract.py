@@ -338,8 +338,7 @@ def test_references_tell_what_an_item_points_at_and_who_made_it(
     catalog: CatalogStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geo_assets.stores.pgstac._PAGE", 2)
-    made = {"geo_assets:source_container": "raw", "geo_assets:source_blob": "a%_b.tif"}
-    cog = item("é b.tif", id="cog", **made)
+    cog = item("é b.tif", id="cog")
     cog["assets"]["data"]["href"] = "https://example.org/bronze/%C3%A9%20b.tif"
     cog["assets"]["thumbnail"] = {"href": "file:///thumbnails/x.webp", "roles": ["thumbnail"]}
     table = item("t", id="table", **{"geo_assets:schema": "geo", "geo_assets:table": "roads"})
@@ -356,7 +355,6 @@ def test_references_tell_what_an_item_points_at_and_who_made_it(
             item_id="cog",
             blob=("bronze", "é b.tif"),
             table=None,
-            source=("raw", "a%_b.tif"),
             job_id="0" * 64,
             hrefs=("https://example.org/bronze/%C3%A9%20b.tif", "file:///thumbnails/x.webp"),
         ),
@@ -364,9 +362,8 @@ def test_references_tell_what_an_item_points_at_and_who_made_it(
             item_id="table",
             blob=None,
             table=("geo", "roads"),
-            source=None,
             job_id="0" * 64,
             hrefs=("https://example.org/bronze/t",),
         ),
-        "foreign": ItemReferences(item_id="foreign", blob=None, table=None, source=None, job_id=None, hrefs=()),
+        "foreign": ItemReferences(item_id="foreign", blob=None, table=None, job_id=None, hrefs=()),
     }
