@@ -16,6 +16,7 @@ from geo_assets.cli import (
     dagster_commands,
     job_commands,
     notify_command,
+    report_command,
     sources_commands,
     submit_commands,
     unpublish_command,
@@ -59,6 +60,7 @@ job_commands.add_to(app)
 submit_commands.add_retry(app)
 sources_commands.add_to(app)
 unpublish_command.add_to(app)
+report_command.add_to(app)
 notify_command.add_to(app)
 contract_command.add_to(app)
 dagster_commands.add_dev(app)

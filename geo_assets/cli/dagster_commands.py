@@ -23,7 +23,8 @@ from geo_assets.cli.exits import FAILED
 from geo_assets.cli.output import JsonOption, note, print_json, print_table, say, styled_status
 from geo_assets.dagster_home import ensure_dagster_home, workspace_file
 from geo_assets.dagster_server import dev_command
-from geo_assets.settings import get_settings
+from geo_assets.report_server import start_beside
+from geo_assets.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     from geo_assets.demo import DemoReport, ShowProgress, Tally
@@ -52,10 +53,21 @@ def dev(
     settings = get_settings()
     home = ensure_dagster_home(settings)
     note(f"Dagster on http://{host}:{port}, its instance in {home}")
+    _offer_report(settings, host=host, port=port)
     command = dev_command(workspace_file(settings.home_path), host=host, port=port)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode every run would take seconds longer to start
     sys.stdout.flush()
     os.execv(command[0], command)  # noqa: S606 - takes our place, so that signals reach it
+
+
+def _offer_report(settings: Settings, *, host: str, port: int) -> None:
+    """Let the report's link in the UI lead somewhere, where the settings do not say where, and its links back."""
+    if settings.report_url is None and settings.blob_store == "local":
+        folder = settings.blob_root_path / settings.report_container
+        os.environ["GEO_ASSETS_REPORT_URL"] = start_beside(folder, near=port)
+    if settings.ui_url is None:
+        reached = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+        os.environ["GEO_ASSETS_UI_URL"] = f"http://{reached}:{port}"
 
 
 def demo(
