@@ -124,6 +124,9 @@ def _error_of(instance: dg.DagsterInstance, run_id: str) -> str | None:
         if event is None:
             continue
         data: Any = event.event_specific_data
+        said = getattr(data, "user_failure_data", None)
+        if said is not None and said.description:  # our own words
+            return str(said.description)
         error = getattr(data, "error", None)
         while error is not None and error.cause is not None:  # Dagster wraps what a step raised
             error = error.cause

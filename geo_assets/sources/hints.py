@@ -32,7 +32,9 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import AccessDeniedError, GeoAssetsError, SettingsError, StoreUnavailableError
 from geo_assets.redaction import redact
 from geo_assets.settings import Settings
+from geo_assets.sources.look import look
 from geo_assets.sources.source import Source
+from geo_assets.sources.turn import turn
 from geo_assets.stores import azure_access
 
 __all__ = ["Heard", "Hint", "HintQueue", "open_queue", "prefixes_of", "read_message", "take_hints"]
@@ -47,6 +49,7 @@ HIDDEN_SECONDS = 120
 """How long a received message stays hidden from the next tick; longer than a tick can be."""
 _PAGE = 32  # what the service gives at once
 _RECEIVE_SECONDS = 8.0
+_TURN_SECONDS = 10.0
 _DELETERS = 8
 _ROLE = "Storage Queue Data Message Processor"
 
@@ -289,9 +292,9 @@ def take_hints(
     queue: HintQueue,
     sources: Sequence[Source],
     *,
-    seconds: float = 30.0,
-    look: Callable[..., object] | None = None,
-    turn: Callable[..., object] | None = None,
+    seconds: float = 25.0,
+    look: Callable[..., object] = look,
+    turn: Callable[..., object] = turn,
 ) -> Heard:
     """Receive messages, look at what they hint at, queue what came of it, then delete them.
 
@@ -302,8 +305,8 @@ def take_hints(
         queue: where the messages are.
         sources: those that are switched on; hints for others are dropped.
         seconds: after which no further source is begun.
-        look: default: :func:`geo_assets.sources.look.look`.
-        turn: default: :func:`geo_assets.sources.turn.turn`.
+        look: how a place is looked at.
+        turn: how what was seen is queued.
 
     Raises:
         GeoAssetsError: the queue cannot be read.
@@ -324,9 +327,7 @@ def take_hints(
             heard.notes.append(f"{source.name}: this tick is long enough; its events come again")
             continue
         try:
-            _follow(
-                machine, source, names[source.name], heard, seconds=left, look=look or _look(), turn=turn or _turn()
-            )
+            _follow(machine, source, names[source.name], heard, seconds=left, look=look, turn=turn)
         except Exception as error:  # noqa: BLE001 - one source must not keep the hints of the others
             failed.add(source.name)
             heard.notes.append(redact(f"{source.name}: {type(error).__name__}: {error}"))
@@ -374,19 +375,7 @@ def _follow(
         seconds = max(ends - time.monotonic(), 0.1)
         look(machine, source, prefix="" if prefix == source.prefix else prefix, seconds=seconds)
         heard.looks += 1
-    turn(machine, source)
-
-
-def _look() -> Callable[..., object]:
-    from geo_assets.sources.look import look  # noqa: PLC0415
-
-    return look
-
-
-def _turn() -> Callable[..., object]:
-    from geo_assets.sources.turn import turn  # noqa: PLC0415
-
-    return turn
+    turn(machine, source, seconds=min(max(ends - time.monotonic(), 1.0), _TURN_SECONDS))
 
 
 def _is_looked_at_by_runs(machine: CoreMachine, source: Source) -> bool:

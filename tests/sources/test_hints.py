@@ -6,26 +6,37 @@ What belongs here: the queue (Azurite's) and following hints.  What does not: wh
 import base64
 import contextlib
 import json
+import sys
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
 import pytest
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.queue import QueueClient, QueueMessage
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from geo_assets.assets.blob_events import build_blob_events
+from geo_assets.build import build_definitions
+from geo_assets.coremachine.asset_job import MACHINE
 from geo_assets.coremachine.ledger import Ledger
 from geo_assets.coremachine.ledger_tables import source_looks
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import AccessDeniedError, SettingsError, StoreUnavailableError
-from geo_assets.settings import Settings
+from geo_assets.settings import Settings, get_settings
 from geo_assets.sources import hints
 from geo_assets.sources.hints import Heard, HintQueue, open_queue, prefixes_of, read_message, take_hints
+from geo_assets.sources.look import look
+from geo_assets.sources.register import EntryState, Register
 from geo_assets.sources.source import Source
 
 if TYPE_CHECKING:
@@ -150,8 +161,9 @@ class Followed:
             raise StoreUnavailableError(f"away (https://x/y?sig={CANARY})")
         self.looks.append((source.name, prefix))
 
-    def turn(self, machine: CoreMachine, source: Source) -> None:
+    def turn(self, machine: CoreMachine, source: Source, *, seconds: float) -> None:
         del machine
+        assert 0 < seconds <= 10
         self.turns.append(source.name)
 
 
@@ -371,3 +383,82 @@ def test_the_queue_endpoint_follows_from_the_clouds_and_from_no_other(azurite_qu
 
 def test_there_is_no_sensor_without_a_queue() -> None:
     assert not build_blob_events(Settings(), {}, SOURCES).sensors
+
+
+@pytest.fixture
+def watched(
+    azurite_queue: "Azurite", client: QueueClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[dg.Definitions, CoreMachine, Path]]:
+    """A code location with two sources and the queue, and the folder that is their container."""
+    folder = tmp_path / "containers" / "raw"
+    folder.mkdir(parents=True)
+    environment = {
+        "BLOB_ROOT": str(folder.parent),
+        "AZURE_ACCOUNT": azurite_queue.account_name,
+        "AZURE_ACCOUNT_KEY": azurite_queue.account_key,
+        "EVENTS_QUEUE": client.queue_name,
+        "EVENTS_QUEUE_ENDPOINT": azurite_queue.endpoint,
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(f"GEO_ASSETS_{name}", value)
+    get_settings.cache_clear()
+    sources = [
+        Source(name="rasters", container="raw", match=("*.tif",), workflow="process_raster"),
+        Source(name="off", container="raw", match=("*.tif",), workflow="validate_raster_job", paused=True),
+    ]
+    defs = build_definitions(sources=sources)
+    machine: CoreMachine = (defs.resources or {})[MACHINE].machine()
+    for source in sources:  # what is there when a source is first looked at is its own sensor's to find
+        look(machine, source)
+    yield defs, machine, folder
+    machine.ledger.close()
+
+
+def ticked(defs: dg.Definitions, instance: dg.DagsterInstance) -> str:
+    """What the sensor says of one tick."""
+    sensor = defs.get_repository_def().get_sensor_def("blob_events")
+    with dg.build_sensor_context(instance=instance, resources=dict(defs.resources or {})) as context:
+        return str(sensor.evaluate_tick(context).skip_message)
+
+
+def queued(machine: CoreMachine) -> list[tuple[str, str]]:
+    return sorted((job.job_type, job.partition_key) for job in machine.ledger.jobs(limit=None))
+
+
+def test_an_event_becomes_a_job_of_the_sources_that_are_switched_on(
+    watched: tuple[dg.Definitions, CoreMachine, Path], client: QueueClient
+) -> None:
+    defs, machine, folder = watched
+    mine = partial(event, account=str(client.account_name))
+    (folder / "new.tif").write_bytes(b"II*\0")
+    (folder / "silent.tif").write_bytes(b"II*\0")
+    client.send_message(text(mine("new.tif")))
+    client.send_message(text(mine("never.tif")))  # deleted since, or not there yet
+    with dg.DagsterInstance.get() as instance:  # an ephemeral one does not know which sensors are on
+        assert ticked(defs, instance) == "2 events, 2 places looked at, 0 of no source"
+        # the blob without an event is left to the listing, and the source that is paused to its sensor
+        assert queued(machine) == [("process_raster", "raw/new.tif")]
+        client.send_message(text(mine("new.tif")))
+        ticked(defs, instance)
+        assert queued(machine) == [("process_raster", "raw/new.tif")]
+        switch(defs, instance, "source_rasters", InstigatorStatus.STOPPED)
+        switch(defs, instance, "source_off", InstigatorStatus.RUNNING)
+        client.send_message(text(mine("new.tif")))
+        ticked(defs, instance)
+        assert queued(machine) == [("process_raster", "raw/new.tif"), ("validate_raster_job", "raw/new.tif")]
+        (folder / "new.tif").unlink()
+        client.send_message(text(mine("new.tif", "BlobDeleted")))
+        ticked(defs, instance)
+        assert Register(machine.ledger, "off").counts()[EntryState.GONE] == 1
+        assert left(client) == 0
+    # what no event told of, the listing finds
+    rasters = Source(name="rasters", container="raw", match=("*.tif",), workflow="process_raster")
+    assert look(machine, rasters).new == 1
+
+
+def switch(defs: dg.Definitions, instance: dg.DagsterInstance, name: str, status: InstigatorStatus) -> None:
+    """Switch a sensor on or off, as the UI does."""
+    target = LoadableTargetOrigin(executable_path=sys.executable, module_name="geo_assets.definitions")
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(loadable_target_origin=target, location_name="geo_assets")
+    origin = RemoteRepositoryOrigin(location, defs.get_repository_def().name).get_instigator_origin(name)
+    instance.add_instigator_state(InstigatorState(origin, InstigatorType.SENSOR, status))
