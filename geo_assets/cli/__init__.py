@@ -12,6 +12,7 @@ import typer
 
 from geo_assets import __version__
 from geo_assets.cli import (
+    check_command,
     contract_command,
     dagster_commands,
     job_commands,
@@ -59,6 +60,7 @@ submit_commands.add_submit(app)
 job_commands.add_to(app)
 submit_commands.add_retry(app)
 sources_commands.add_to(app)
+check_command.add_to(app)
 unpublish_command.add_to(app)
 report_command.add_to(app)
 notify_command.add_to(app)
