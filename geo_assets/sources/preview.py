@@ -1,0 +1,233 @@
+"""What a source's next look and turns would do, found out without writing anything.
+
+What belongs here: :func:`preview`.  What does not: doing it (``look``, ``turn``), and printing it (``cli``).
+
+The comparison is the look's own, so that what is foretold is what happens.  Of the names that would become jobs the
+first hundred thousand are tried against the rules; all are counted.
+"""
+
+import math
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from geo_assets.containers.listing import buckets_of
+from geo_assets.coremachine.binding import Binding, binding_for
+from geo_assets.coremachine.identity import decode_partition_key
+from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.errors import ParameterError
+from geo_assets.redaction import redact
+from geo_assets.sources.look import _KEY, _Comparison
+from geo_assets.sources.register import EntryState, Register
+from geo_assets.sources.rules import grain, parameters_for
+from geo_assets.sources.source import Source
+
+__all__ = ["Named", "Preview", "SampleJob", "preview"]
+
+_MOST_TRIED = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """An entry, and what is to be said of it."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleJob:
+    """A job that would be queued."""
+
+    name: str
+    partition: str
+    parameters: dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class Preview:
+    """What would be; ``matched == new + changed + returned + unchanged``, the lists hold the first few of each."""
+
+    source: Source
+    grain: str
+    matched: dict[str, int] = field(default_factory=dict)
+    """Kind → entries that match; of entries with a name that cannot be opened, too."""
+    unmatched: dict[str, int] = field(default_factory=dict)
+    """Kind → blobs that do not; parts and sidecars of a dataset among them."""
+    new: int = 0
+    changed: int = 0
+    returned: int = 0
+    """Gone before, and back."""
+    unchanged: int = 0
+    removed: int = 0
+    dropped: int = 0
+    """Seen before and there, but matching no more."""
+    incomplete: int = 0
+    incomplete_sample: list[Named] = field(default_factory=list)
+    refused: int = 0
+    refused_sample: list[Named] = field(default_factory=list)
+    collisions: int = 0
+    """Names that would make a partition which another name makes; of these the first keeps it."""
+    collision_sample: list[Named] = field(default_factory=list)
+    waiting: int = 0
+    """Entries that were seen before as they are, and have not become jobs yet; among the unchanged."""
+    jobs: int = 0
+    """Jobs that would be queued for what is new, changed, back or still waiting, as far as names were tried."""
+    untried: int = 0
+    """Such names beyond those that were tried."""
+    job_sample: list[SampleJob] = field(default_factory=list)
+    waves: int = 0
+    over_keys_limit: int = 0
+    """Partition keys beyond what GEO_ASSETS_PARTITION_KEYS_LIMIT says."""
+
+    @property
+    def seen(self) -> int:
+        """Entries that match."""
+        return sum(self.matched.values())
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything that is complete would become a job."""
+        return not (self.refused or self.collisions)
+
+
+def preview(machine: CoreMachine, source: Source, *, sample: int = 5) -> Preview:
+    """List a source's container now and tell what a look and the turns after it would do.
+
+    Args:
+        machine: the parts; its ledger is only read.
+        source: which.
+        sample: names told of each kind.
+
+    Raises:
+        ParameterError: the source does not fit its workflow.
+        GeoAssetsError: as the store's ``list_blobs``.
+    """
+    binding = binding_for(machine.registry, source.workflow)
+    register = Register(machine.ledger, source.name)
+    found = Preview(source=source, grain=grain(source, binding))
+    with ExitStack() as stack:
+        work = _Preview(register, source, register.last_look(), prefix="", by_run=False)
+        work.open(stack, machine)
+        work.read_container(machine, None)
+        work.tell(found, _Trial(binding, register, found, sample), sample)
+    _conclude(machine, binding, register, found, sample)
+    return found
+
+
+class _Preview(_Comparison):
+    """A look that counts and names instead of writing."""
+
+    def tell(self, found: Preview, trial: "_Trial", sample: int) -> None:
+        matched: Counter[str] = Counter()
+        unmatched: Counter[str] = Counter()
+        for bucket in buckets_of(self.there, self.known):
+            entries = self._entries(self.there.read(bucket))
+            known = self._known(self.known.read(bucket))
+            matching = entries.filter("_counts")
+            matched.update(dict(matching["kind"].value_counts().iter_rows()))
+            unmatched.update(dict(entries.filter(~pl.col("_counts"))["kind"].value_counts().iter_rows()))
+            differing = self._compared(matching, known)
+            for change, count in differing["change"].value_counts().iter_rows():
+                self._count(change, count)
+            self._tell_incomplete(matching, found, sample)
+            pending = matching.join(known.filter(pl.col("state") == EntryState.WAITING.value), on=_KEY, how="semi")
+            found.waiting += pending.join(differing, on=_KEY, how="anti").height
+            # the same columns, so that what differs comes once
+            trial.add(pl.concat([differing.select(matching.columns), pending]).unique(_KEY, maintain_order=True))
+            missed = known.join(matching, on=_KEY, how="anti").filter(pl.col("state") != EntryState.GONE.value)
+            there = missed.join(entries, on=_KEY, how="semi").height
+            # of another definition's entries that are not there, who knows where they were
+            self._count("dropped", missed.height if self.redefined else there)
+            self._count("removed", 0 if self.redefined else missed.height - there)
+        found.matched, found.unmatched = dict(sorted(matched.items())), dict(sorted(unmatched.items()))
+        for name in ("new", "changed", "returned", "unchanged", "removed", "dropped"):
+            setattr(found, name, self.counts.get(name, 0))
+
+    def _tell_incomplete(self, matching: pl.DataFrame, found: Preview, sample: int) -> None:
+        if found.grain == "container":
+            return  # the job about the container reads whatever is there
+        incomplete = matching.filter(pl.col("missing").is_not_null())
+        found.incomplete += incomplete.height
+        room = sample - len(found.incomplete_sample)
+        found.incomplete_sample += [
+            Named(name=name, reason=f"waits for {missing} beside it")
+            for name, missing in incomplete.select("name", "missing").head(room).iter_rows()
+        ]
+
+
+class _Trial:
+    """Names tried against the rules, and against each other."""
+
+    def __init__(self, binding: Binding, register: Register, found: Preview, sample: int) -> None:
+        self.binding, self.register, self.found, self.sample = binding, register, found, sample
+        self.tried = 0
+        self.holders: dict[str, str] = {}
+
+    def add(self, entries: pl.DataFrame) -> None:
+        found = self.found
+        if found.grain == "container":
+            return
+        complete = entries.filter(pl.col("missing").is_null())
+        some = complete.sort("name").head(_MOST_TRIED - self.tried)
+        self.tried += some.height
+        found.untried += complete.height - some.height
+        made = [self._job(name, problem) for name, problem in some.select("name", "problem").iter_rows()]
+        jobs = [job for job in made if job is not None]
+        known = self.register.holders(self.binding.asset, [job.partition for job in jobs])
+        for job in jobs:
+            others = known.get(job.partition, set()) - {job.name}
+            holder = min(others) if others else self.holders.setdefault(job.partition, job.name)
+            if holder == job.name:
+                self._take(job)
+                continue
+            found.collisions += 1
+            if len(found.collision_sample) < self.sample:
+                shown = decode_partition_key(job.partition)
+                found.collision_sample.append(Named(name=job.name, reason=f"'{holder}' makes {shown}, too"))
+
+    def _take(self, job: SampleJob) -> None:
+        self.found.jobs += 1
+        if len(self.found.job_sample) < self.sample:
+            self.found.job_sample.append(
+                SampleJob(name=job.name, partition=decode_partition_key(job.partition), parameters=job.parameters)
+            )
+
+    def _job(self, name: str, problem: str | None) -> SampleJob | None:
+        """The job of a name, its partition a key still; ``None`` where it is refused."""
+        if problem is not None:
+            self._refuse(name, problem)
+            return None
+        try:
+            given = parameters_for(self.found.source, self.binding, name)
+            validated = self.binding.validate(given)
+            key = self.binding.partition_key(validated, self.binding.job_id(validated))
+        except ParameterError as error:
+            self._refuse(name, str(error))
+            return None
+        return SampleJob(name=name, partition=key, parameters=given)
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self.found.refused += 1
+        if len(self.found.refused_sample) < self.sample:
+            self.found.refused_sample.append(Named(name=name, reason=redact(reason)[:1000]))
+
+
+def _conclude(machine: CoreMachine, binding: Binding, register: Register, found: Preview, sample: int) -> None:
+    source = found.source
+    if found.grain == "container":
+        differs = found.new + found.changed + found.returned + found.removed
+        if differs or register.changed_container(seen_before=None):
+            found.jobs = 1
+            own = SampleJob(
+                name=source.container,
+                partition=source.container,
+                parameters=parameters_for(source, binding, ""),
+            )
+            found.job_sample = [own][:sample]
+    else:
+        found.over_keys_limit = max(found.seen - machine.settings.partition_keys_limit, 0)
+    found.waves = math.ceil((found.jobs + found.untried) / machine.settings.wave_size)
