@@ -371,8 +371,10 @@ class Register:
         )
         return self.ledger.read(lambda c: [_entry(row) for row in c.execute(query)])
 
-    def _waits(self, seen_before: datetime | None) -> list[sa.ColumnElement[bool]]:
-        conditions = [self._mine, source_entries.c.state == EntryState.WAITING.value, source_entries.c.reason.is_(None)]
+    def _waits(self, seen_before: datetime | None, *, whole: bool = True) -> list[sa.ColumnElement[bool]]:
+        conditions = [self._mine, source_entries.c.state == EntryState.WAITING.value]
+        if whole:
+            conditions.append(source_entries.c.reason.is_(None))
         if seen_before is not None:
             conditions.append(source_entries.c.seen_at <= seen_before)
         return conditions
@@ -389,6 +391,8 @@ class Register:
                         source_entries.c.asset == asset,
                         source_entries.c.partition_key.in_(chunk),
                         source_entries.c.state.in_([EntryState.WAITING.value, EntryState.QUEUED.value]),
+                        # one that was refused remembers whose partition it could not have
+                        source_entries.c.submitted_version.is_not(None),
                     )
                 )
                 for row in rows:
@@ -445,7 +449,7 @@ class Register:
         query = (
             sa.select(sa.func.count())
             .select_from(source_entries)
-            .where(sa.or_(sa.and_(*self._waits(seen_before)), sa.and_(*self._untold_gone())))
+            .where(sa.or_(sa.and_(*self._waits(seen_before, whole=False)), sa.and_(*self._untold_gone())))
         )
         return self.ledger.read(lambda c: c.execute(query).scalar_one())
 
@@ -461,9 +465,10 @@ class Register:
         upto = source_entries.c.sequence <= sequence
         queued = c.execute(
             source_entries.update()
-            .where(*self._waits(seen_before), upto)
+            .where(*self._waits(seen_before, whole=False), upto)
             .values(
                 state=EntryState.QUEUED.value,
+                reason=None,
                 asset=asset,
                 partition_key=partition_key,
                 submitted_version=source_entries.c.version,

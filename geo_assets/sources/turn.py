@@ -79,11 +79,12 @@ def turn(machine: CoreMachine, source: Source, *, limit: int = 5000, seconds: fl
 
 def _room(register: Register, source: Source, limit: int) -> tuple[int, str]:
     """How many entries may be queued, and what keeps it from being more."""
-    rooms = [(limit, ""), (source.max_active - register.active(), f"max_active is {source.max_active:,}")]
+    rooms = [(limit, f"{limit:,} are queued at once"), (source.max_active - register.active(), f"max_active is {source.max_active:,}")]
     if source.per_minute is not None:
         recent = register.queued_since(datetime.now(UTC) - timedelta(minutes=1))
         rooms.append((source.per_minute - recent, f"per_minute is {source.per_minute:,}"))
-    return min(rooms, key=lambda room: room[0])
+    # of equal ones that which somebody set
+    return min(reversed(rooms), key=lambda room: room[0])
 
 
 class _Turn:
@@ -169,7 +170,8 @@ class _Turn:
             if others:
                 first = min(others)
                 reason = f"'{first}' has its partition {new.partition_key} already: rename one, or set a parameter"
-                marks.append(Mark(entry=entry, state=EntryState.REFUSED, reason=reason, **own))
+                kept = own if entry.submitted_version is None else before
+                marks.append(Mark(entry=entry, state=EntryState.REFUSED, reason=reason, **kept))
                 continue
             holders[new.partition_key].add(entry.name)
             jobs.append(new)

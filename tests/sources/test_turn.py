@@ -1,0 +1,391 @@
+"""Turns: each version of each entry becomes one job, whatever holds it back, dies or ticks at the same moment.
+
+What belongs here: ``geo_assets.sources.turn``, and ticks that die at every point.  What does not: looks (``test_look``),
+and arbitrary histories (``test_histories``).
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from geo_assets.coremachine.contract import JobStatus
+from geo_assets.coremachine.ledger import BULK_PRIORITY, INTERACTIVE_PRIORITY
+from geo_assets.coremachine.submission import submit
+from geo_assets.errors import LookOvertakenError, ParameterError
+from geo_assets.sources.look import look
+from geo_assets.sources.register import EntryState
+from geo_assets.sources.source import Source
+from geo_assets.sources.tick import tick
+from geo_assets.sources.turn import turn
+from tests.sources.watching import IN, DiedError, TrackedLedger, Watched, empty_ledger, source
+
+SCENES = source()
+VECTORS = source(workflow="ingest_vector")
+
+
+def looked_and_turned(w: Watched, which: Source = SCENES) -> tuple[int, int]:
+    """A look and a turn: how many were queued and refused."""
+    look(w.machine, which)
+    done = turn(w.machine, which)
+    return done.queued, done.refused
+
+
+def test_what_is_seen_becomes_a_job_with_the_version_that_was_seen(watched_on_each: Watched) -> None:
+    w = watched_on_each
+    w.put("a.tif", "f/b.tif")
+    assert looked_and_turned(w) == (2, 0)
+    found = w.attempts()
+    assert [one.partition_key for one in found] == ["incoming/a.tif", "incoming/f/b.tif"]
+    assert {one.source_version for one in found} == {w.etag("a.tif"), w.etag("f/b.tif")}
+    assert {(one.source, one.submitted_by, one.priority) for one in found} == {("scenes", "source", BULK_PRIORITY)}
+    row = w.entries()["a.tif"]
+    assert (row.state, row.asset, row.partition_key) == ("queued", "cog", "incoming/a.tif")
+    assert row.submitted_version == row.version
+    assert row.submitted_at is not None
+    assert looked_and_turned(w) == (0, 0)
+    assert w.work() == 2
+    assert looked_and_turned(w) == (0, 0)
+    w.put("a.tif")
+    assert looked_and_turned(w) == (1, 0)
+    assert [one.source_version for one in w.attempts()][2:] == [w.etag("a.tif")]
+
+
+def test_a_changed_blob_takes_its_waiting_job_along(watched: Watched) -> None:
+    watched.put("a.tif")
+    looked_and_turned(watched)
+    watched.put("a.tif")
+    assert looked_and_turned(watched) == (1, 0)
+    (only,) = watched.attempts()
+    assert only.source_version == watched.etag("a.tif")
+
+
+def test_the_store_is_not_asked_blob_by_blob(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched.put("a.tif")
+    look(watched.machine, SCENES)
+    monkeypatch.setattr(watched.store, "head", None)
+    assert turn(watched.machine, SCENES).queued == 1
+
+
+def test_a_dataset_has_the_version_that_its_workflow_gives_it(watched: Watched) -> None:
+    for tail in (".shp", ".shx", ".dbf"):
+        watched.put(f"roads{tail}", data=b"\x00\x00\x27\x0a" + tail.encode())
+    assert looked_and_turned(watched, VECTORS) == (1, 0)
+    (only,) = watched.attempts()
+    binding = watched.machine.registry["ingest_vector"]
+    assert only.source_version == binding.source_version(only.parameters, watched.machine.services)
+    assert only.partition_key == "geo.roads"
+
+
+def test_an_incomplete_dataset_waits_for_its_parts(watched: Watched) -> None:
+    watched.put("roads.shp", "roads.shx")
+    assert looked_and_turned(watched, VECTORS) == (0, 0)
+    text = tick(watched.machine, VECTORS).text
+    assert "1 waits (1 for parts beside them)" in text
+    watched.put("roads.dbf")
+    assert looked_and_turned(watched, VECTORS) == (1, 0)
+    # a part that is gone and comes back as it was has nothing to wait for; one that is new has
+    watched.work()
+    watched.put("roads.dbf")
+    assert looked_and_turned(watched, VECTORS) == (1, 0)
+
+
+def test_a_dataset_that_vanished_since_the_look_is_left_to_the_next(watched: Watched) -> None:
+    names = ["roads.shp", "roads.shx", "roads.dbf"]
+    watched.put(*names)
+    look(watched.machine, VECTORS)
+    for name in names:
+        watched.store.delete(IN, name)
+    done = turn(watched.machine, VECTORS)
+    assert (done.taken, done.missing, done.queued) == (1, 1, 0)
+    assert look(watched.machine, VECTORS).removed == 1
+
+
+def test_a_blob_has_to_be_seen_unchanged_for_a_while(watched: Watched) -> None:
+    patient = source(stable_for=60)
+    watched.put("a.tif")
+    assert looked_and_turned(watched, patient) == (0, 0)
+    watched.pass_time(61)
+    assert turn(watched.machine, patient).queued == 0, "nobody looked again"
+    watched.put("a.tif")
+    assert looked_and_turned(watched, patient) == (0, 0)
+    watched.pass_time(61)
+    assert "1 waits" not in tick(watched.machine, patient).text
+    (only,) = watched.attempts()
+    assert only.source_version == watched.etag("a.tif")
+
+
+def test_no_more_are_queued_than_may_be_active(watched_on_each: Watched) -> None:
+    w, few = watched_on_each, source(max_active=3)
+    w.put(*(f"{number}.tif" for number in range(5)))
+    look(w.machine, few)
+    done = turn(w.machine, few)
+    assert (done.queued, done.note) == (3, "max_active is 3")
+    assert turn(w.machine, few).queued == 0
+    assert "2 wait (max_active is 3)" in tick(w.machine, few).text
+    w.work()
+    assert turn(w.machine, few).queued == 2
+    assert [one.partition_key for one in w.attempts()] == [f"incoming/{number}.tif" for number in range(5)]
+
+
+def test_no_more_are_queued_than_a_minute_may_have(watched: Watched) -> None:
+    slow = source(per_minute=2)
+    watched.put(*(f"{number}.tif" for number in range(5)))
+    look(watched.machine, slow)
+    assert turn(watched.machine, slow).queued == 2
+    watched.work()
+    assert turn(watched.machine, slow).note == "per_minute is 2"
+    watched.pass_time(61)
+    assert turn(watched.machine, slow).queued == 2
+
+
+def test_what_no_job_can_be_made_of_is_refused_with_the_reason(watched: Watched) -> None:
+    w, dated = watched, source(extract="(?P<year>[0-9]{4})", parameters={"collection_id": "scenes-{year}"})
+    w.put("2024.tif", "x.tif")
+    assert looked_and_turned(w, dated) == (1, 1)
+    row = w.entries()["x.tif"]
+    assert row.state == "refused"
+    assert "is not found in 'x.tif'" in row.reason
+    assert looked_and_turned(w, dated) == (0, 0), "nothing is tried twice"
+    assert "1 refused" in tick(w.machine, dated).text
+    w.put("x.tif")
+    assert looked_and_turned(w, dated) == (0, 1)
+    # by another rule it may do
+    assert looked_and_turned(w) == (1, 0)
+    assert w.states() == {"2024.tif": "queued", "x.tif": "queued"}
+
+
+def test_of_two_names_with_one_partition_the_first_keeps_it(watched_on_each: Watched) -> None:
+    w = watched_on_each
+    w.put("a/roads.gpkg", "b/roads.gpkg")
+    assert looked_and_turned(w, VECTORS) == (1, 1)
+    assert w.entries()["b/roads.gpkg"].reason.startswith("'a/roads.gpkg' has its partition geo.roads already")
+    w.put("b/roads.gpkg", "c/roads.geojson")
+    assert looked_and_turned(w, VECTORS) == (0, 2)
+    w.store.delete(IN, "a/roads.gpkg")
+    assert looked_and_turned(w, VECTORS) == (1, 1), "it is free now"
+    assert w.states() == {"a/roads.gpkg": "gone", "b/roads.gpkg": "queued", "c/roads.geojson": "refused"}
+
+
+def test_a_source_that_was_changed_looks_before_it_queues(watched: Watched) -> None:
+    watched.put("a.tif", "b.tif")
+    look(watched.machine, SCENES)
+    assert turn(watched.machine, source(match="b.*")).taken == 0
+    assert looked_and_turned(watched, source(match="b.*")) == (1, 0)
+
+
+def test_a_workflow_on_the_container_has_one_job_whatever_changed(watched_on_each: Watched) -> None:
+    w, counted = watched_on_each, source(workflow="summarize_container")
+    w.put("a.tif", "b.txt", "c.shp")
+    look(w.machine, counted)
+    done = turn(w.machine, counted)
+    assert (done.queued, done.jobs) == (3, 1)
+    assert w.work() == 1
+    assert turn(w.machine, counted).jobs == 0
+    w.store.delete(IN, "a.tif")
+    look(w.machine, counted)
+    assert turn(w.machine, counted).jobs == 1, "one that is gone changes the container, too"
+    assert turn(w.machine, counted).jobs == 0
+    w.put("b.txt")
+    look(w.machine, counted)
+    assert turn(w.machine, counted).jobs == 1
+    assert len(w.attempts()) == 2, "the one that waits reads what is there when it begins"
+
+
+def test_somebody_who_waits_goes_first(watched: Watched) -> None:
+    watched.put(*(f"{number}.tif" for number in range(30)))
+    looked_and_turned(watched)
+    submit(watched.machine, "process_raster", {"container_name": IN, "blob_name": "29.tif"})
+    (first, *_) = watched.ledger.assign_waves(wave_size=10, waves_at_once=4)
+    assert (first.priority, first.size) == (INTERACTIVE_PRIORITY, 1)
+
+
+def test_a_failed_job_is_not_queued_again_by_itself(watched: Watched) -> None:
+    watched.put("a.tif")
+    looked_and_turned(watched)
+    watched.work(JobStatus.FAILED)
+    assert looked_and_turned(watched) == (0, 0)
+    watched.put("a.tif")
+    assert looked_and_turned(watched) == (1, 0)
+
+
+def test_a_blob_that_is_back_as_it_was_is_answered_as_before(watched: Watched) -> None:
+    """Half a dataset for a moment is no new version."""
+    parts = ["roads.shp", "roads.shx", "roads.dbf"]
+    watched.put(*parts)
+    looked_and_turned(watched, VECTORS)
+    watched.work()
+    before = watched.entries()["roads.shp"]
+    register = watched.register()
+    now = register.last_look()
+    from geo_assets.sources.register import Seen  # noqa: PLC0415
+
+    half = Seen(
+        name="roads.shp", version="parts:half", size=1, last_modified=None, state=EntryState.WAITING, reason="waits"
+    )
+    register.write_seen([half], expected=now.sequence, now=before.seen_at)
+    assert watched.states() == {"roads.shp": "waiting"}
+    assert looked_and_turned(watched, VECTORS) == (0, 0)
+    assert watched.states() == {"roads.shp": "queued"}
+    assert len(watched.attempts()) == 1
+
+
+# --- dying, and others at the same moment --------------------------------------------------------------------------
+
+
+def _scenario(w: Watched) -> None:
+    """New, changed, gone, back, half, refused: all to be dealt with by one tick."""
+    w.put("same.gpkg", "changed.gpkg", "gone.gpkg", "back.gpkg", "whole.shp", "whole.shx", "whole.dbf")
+    tick(w.machine, VECTORS)
+    w.work()
+    w.store.delete(IN, "back.gpkg")
+    tick(w.machine, VECTORS)
+    w.put("changed.gpkg", "back.gpkg", "new.gpkg", "other/new.geojson", "half.shp", "whole.dbf")
+    w.store.delete(IN, "gone.gpkg")
+
+
+def _outcome(w: Watched) -> tuple[object, object]:
+    columns = ("version", "state", "reason", "partition_key", "submitted_version")
+    rows = {name: tuple(getattr(row, column) for column in columns) for name, row in w.entries().items()}
+    return rows, sorted((one.partition_key, one.number, one.source_version) for one in w.attempts())
+
+
+def _die() -> None:
+    raise DiedError
+
+
+def test_a_tick_may_die_anywhere(tmp_path: Path, ledger_template: Path) -> None:
+    """Every transaction of a tick is a point to die at: before it, and when it is done but nobody knows."""
+
+    database = Path(empty_ledger(tmp_path / "whole", ledger_template).removeprefix("sqlite:///"))
+    w = Watched(tmp_path, ledger := TrackedLedger(f"sqlite:///{database}"))
+    store = w.store
+    _scenario(w)
+    ledger.engine.dispose()  # which brings everything into the file
+    prepared = database.read_bytes()
+    before = ledger.calls
+    tick(w.machine, VECTORS)
+    points = ledger.calls - before
+    expected = _outcome(w)
+    ledger.close()
+    assert points >= 10
+    for point in range(1, points + 1):
+        for moment in ("at", "after"):
+            folder = tmp_path / f"{moment}{point}"
+            folder.mkdir()
+            (folder / "ledger.db").write_bytes(prepared)
+            ledger = TrackedLedger(f"sqlite:///{folder / 'ledger.db'}")
+            w = Watched(tmp_path, ledger, store)
+            getattr(ledger, moment)[ledger.calls + point] = _die
+            with pytest.raises(DiedError):
+                tick(w.machine, VECTORS)
+            tick(w.machine, VECTORS)
+            assert _outcome(w) == expected, f"died {moment} {point}"
+            ledger.close()
+
+
+def test_another_daemon_may_tick_at_any_moment(tmp_path: Path, ledger_template: Path) -> None:
+    store = None
+    points = 1
+    point = 0
+    while point < points:
+        point += 1
+        url = empty_ledger(tmp_path / str(point), ledger_template)
+        ledger, other = TrackedLedger(url), TrackedLedger(url)
+        w = Watched(tmp_path, ledger, store)
+        store = w.store
+        w.put(*(f"{number}.tif" for number in range(3)))
+        before = ledger.calls
+
+        def between(other: TrackedLedger = other) -> None:
+            # it has a run that is faster than this tick, as well
+            second = Watched(tmp_path, other, store)
+            tick(second.machine, SCENES)
+            second.work()
+
+        ledger.at[ledger.calls + point] = between
+        tick(w.machine, SCENES)
+        points = max(points, ledger.calls - before - 1)
+        tick(w.machine, SCENES)
+        w.work()
+        assert set(w.states().values()) == {"queued"}, point
+        assert len(w.attempts()) == 3, f"something ran twice: another daemon ticked at {point}"
+        for one in (ledger, other):
+            one.close()
+    assert points >= 7
+
+
+def test_two_daemons_at_once_queue_everything_once(watched_on_each: Watched) -> None:
+    w = watched_on_each
+    w.put(*(f"{number:03}.tif" for number in range(200)))
+    url = w.ledger.engine.url.render_as_string(hide_password=False)
+    ledgers = [TrackedLedger(url) for _ in range(2)]
+    daemons = [Watched(w.settings.home, ledger, w.store) for ledger in ledgers]
+    begin = threading.Barrier(2)
+
+    def ticks(daemon: Watched) -> None:
+        begin.wait()
+        for _ in range(3):
+            tick(daemon.machine, SCENES)
+            daemon.work()
+
+    threads = [threading.Thread(target=ticks, args=(daemon,)) for daemon in daemons]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for ledger in ledgers:
+        ledger.close()
+    tick(w.machine, SCENES)
+    w.work()
+    assert set(w.states().values()) == {"queued"}
+    assert len(w.attempts()) == 200
+
+
+def test_an_entry_that_changes_while_it_is_queued_is_not_queued_as_it_was(watched: Watched) -> None:
+    watched.put("a.tif", "b.tif")
+    look(watched.machine, SCENES)
+
+    def another_look() -> None:
+        watched.put("b.tif")
+        look(watched.machine, SCENES)
+
+    assert isinstance(watched.ledger, TrackedLedger)
+    watched.ledger.at[watched.ledger.calls + 5] = another_look
+    with pytest.raises(LookOvertakenError, match="nothing was queued twice"):
+        turn(watched.machine, SCENES)
+    assert watched.attempts() == []
+    assert turn(watched.machine, SCENES).queued == 2
+    assert {one.source_version for one in watched.attempts()} == {watched.etag("a.tif"), watched.etag("b.tif")}
+
+
+def test_a_workflow_that_takes_no_blob_is_refused(watched: Watched) -> None:
+    odd = source(workflow="hello_world")
+    watched.put("a.tif")
+    look(watched.machine, odd)
+    with pytest.raises(ParameterError, match="takes neither a container nor a blob"):
+        turn(watched.machine, odd)
+
+
+def test_a_burst_of_ten_thousand_makes_a_handful_of_waves(watched: Watched) -> None:
+    from tests.containers.generated import Blob, GeneratedStore  # noqa: PLC0415
+
+    blobs = [[Blob(f"d{page}/{number:05}.tif") for number in range(1000)] for page in range(10)]
+    w = Watched(watched.settings.home, watched.ledger, GeneratedStore(blobs))
+    found = tick(w.machine, SCENES)
+    assert found.look is not None
+    assert (found.look.new, found.turned.queued) == (10_000, 5000)
+    assert "5,000 wait (max_active is 5,000)" in found.text
+    waves = w.ledger.assign_waves(wave_size=w.settings.wave_size, waves_at_once=w.settings.waves_at_once)
+    assert len(waves) == w.settings.waves_at_once
+    assert tick(w.machine, SCENES).turned.queued == 0
+
+
+@pytest.mark.parametrize("kind", ["at", "after"])
+def test_dying_is_not_taken_for_an_error(watched: Watched, kind: str) -> None:
+    hooks: dict[int, Callable[[], object]] = getattr(watched.ledger, kind)
+    assert isinstance(watched.ledger, TrackedLedger)
+    hooks[watched.ledger.calls + 1] = _die
+    with pytest.raises(DiedError):
+        tick(watched.machine, SCENES)
