@@ -17,6 +17,8 @@ from tests.services.found import REPOSITORY
 
 PACKAGE = Path(geo_assets.__file__).parent
 DOMAIN = ("containers", "raster", "vector", "stac", "stores")
+BESIDE_DAGSTER = ("notices", "sources", "webhook")
+"""They know the ledger and the stores, and leave Dagster to ``assets``."""
 ABOVE_DOMAIN = ("assets", "build", "cli", "coremachine", "definitions", "jobs", "resources")
 ABOVE_COREMACHINE = ("assets", "build", "cli", "definitions", "jobs", "resources")
 GEODATA = frozenset(
@@ -94,6 +96,14 @@ def test_domain_package_loads_without_dagster(package: str) -> None:
         pytest.skip(f"no geo_assets.{package} yet")
     loaded = _loaded_after(modules)
     assert f"geo_assets.{package}" in loaded
+    assert not {name for name in loaded if name.partition(".")[0].startswith("dagster")}
+
+
+def test_what_stands_beside_dagster_loads_without_it() -> None:
+    for module in _modules(*BESIDE_DAGSTER):
+        above = ("assets", "build", "cli", "definitions", "resources")
+        assert not _forbidden(_source(module).read_text(), ours=above, theirs=frozenset({"dagster"})), module
+    loaded = _loaded_after(_modules(*BESIDE_DAGSTER))
     assert not {name for name in loaded if name.partition(".")[0].startswith("dagster")}
 
 
