@@ -158,7 +158,7 @@ class _Reconciler:
         if staged is not None:
             self._take_staged(staged, judge)
         if self._shown is not None:
-            self._compare_partitions(judge)
+            self._compare_partitions(judge, self._shown)
         return judge
 
     # --- reading
@@ -255,24 +255,28 @@ class _Reconciler:
         for name in staged.unknown:
             judge.add(wording.unknown({"kind": "blob", "collection": container, "name": name}))
 
-    def _compare_partitions(self, judge: Judge) -> None:
+    def _compare_partitions(self, judge: Judge, shown: Shown) -> None:
         out, back = Line(direction=Direction.LEDGER_DAGSTER), Line(direction=Direction.DAGSTER_LEDGER)
-        for asset in sorted({binding.asset for binding in self._machine.registry.values()}):
-            keys = list(self._shown(asset)) if self._shown is not None else []
-            back.total += len(keys)
-            frame = pl.DataFrame(
-                {"asset": [asset] * len(keys), "key": keys}, schema={"asset": pl.String, "key": pl.String}
-            )
-            if keys:
-                self._visible.add(frame)
-            self._progress("partitions", back.total)
+        self._lines.update({line.direction: line for line in (out, back)})
+        try:
+            for asset in sorted({binding.asset for binding in self._machine.registry.values()}):
+                back.total += self._take_shown(asset, list(shown(asset)))
+                self._progress("partitions", back.total)
+        except Exception as error:  # noqa: BLE001 - whatever the storage of Dagster raises
+            out.problem = back.problem = redact(f"Dagster cannot be asked: {error}")
+            return
         for due, seen, absent, explained, strange in compare_pairs(self._pairs, self._visible):
             out.total += due
             out.counts[Fate.SHOWN] += seen
             out.counts += judge.not_shown(absent)
             back.counts[Fate.RECORDED] += explained
             back.counts += judge.shown_only(strange)
-        self._lines.update({line.direction: line for line in (out, back)})
+
+    def _take_shown(self, asset: str, keys: Sequence[str]) -> int:
+        schema = {"asset": pl.String, "key": pl.String}
+        if keys:
+            self._visible.add(pl.DataFrame({"asset": [asset] * len(keys), "key": keys}, schema=schema))
+        return len(keys)
 
 
 def _judge(

@@ -12,11 +12,13 @@ import typer
 
 from geo_assets import __version__
 from geo_assets.cli import (
+    clean_up_command,
     check_command,
     contract_command,
     dagster_commands,
     job_commands,
     notify_command,
+    reconcile_command,
     report_command,
     sources_commands,
     submit_commands,
@@ -62,6 +64,8 @@ submit_commands.add_retry(app)
 sources_commands.add_to(app)
 check_command.add_to(app)
 unpublish_command.add_to(app)
+clean_up_command.add_to(app)
+reconcile_command.add_to(app)
 report_command.add_to(app)
 notify_command.add_to(app)
 contract_command.add_to(app)

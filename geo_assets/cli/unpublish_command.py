@@ -18,7 +18,7 @@ from geo_assets.coremachine.ledger import AuditEntry
 from geo_assets.settings import get_settings
 from geo_assets.unpublish import Fate, Taken, Thing, execute, plan
 
-__all__ = ["add_to"]
+__all__ = ["acting_user", "add_to"]
 
 _STYLES = {
     Fate.PRESENT: "cyan",
@@ -57,7 +57,7 @@ def unpublish(
         if not really:
             taken = plan(machine, asset, keys)
         else:
-            by = who or _user()
+            by = who or acting_user()
             with open_instance() as instance:
                 # Dagster takes a second to load, which looking does without
                 from geo_assets.coremachine.partition_wipe import unmaterialize  # noqa: PLC0415
@@ -78,7 +78,8 @@ def unpublish(
         raise typer.Exit(FAILED)
 
 
-def _user() -> str:
+def acting_user() -> str:
+    """Who runs the command, for the audit."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user often has a number only
@@ -149,13 +150,13 @@ def list_audit(
     limit: Annotated[int, typer.Option("--limit", min=0, help="Most rows to show; 0: all.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """List who took back what, latest first."""
+    """List who took back or repaired what, latest first."""
     with existing_ledger() as ledger:
         found = ledger.audits(asset=asset, partition_key=partition, limit=limit or None) if ledger is not None else []
     if as_json:
         print_json([_audit_fields(row) for row in found])
     elif not found:
-        note(f"nothing was taken back in {ledger_place(get_settings())}")
+        note(f"nothing was taken back or repaired in {ledger_place(get_settings())}")
     else:
         print_table(
             ["when", "who", "action", "asset", "partition", "state", "what"],

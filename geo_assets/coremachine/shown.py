@@ -4,7 +4,8 @@ What belongs here: reading the materialized partitions of an asset, and writing 
 finished attempt.  What does not: finding out which are missing (``geo_assets.reconcile``).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import dagster as dg
 
@@ -16,7 +17,27 @@ from geo_assets.coremachine.ledger import Attempt
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.materialization import materialization_of, materialization_of_news
 
-__all__ = ["materialized", "show_again"]
+__all__ = ["Missing", "materialized", "show_again", "show_findings"]
+
+
+class Missing(Protocol):
+    """A partition that a job materialized and Dagster does not show."""
+
+    @property
+    def asset(self) -> str | None:
+        """Of the partition."""
+        ...
+
+    @property
+    def partition_key(self) -> str | None:
+        """Its key."""
+        ...
+
+    @property
+    def attempt_id(self) -> str | None:
+        """Whose result it shows."""
+        ...
+
 
 _NO_RUN = ""
 _IN_LIMIT = 500
@@ -53,6 +74,16 @@ def show_again(
             events.report_materializations(
                 instance, run_id=run_id, job_name=owner.job_type, step_key="", materializations=shown_again
             )
+
+
+def show_findings(machine: CoreMachine, instance: dg.DagsterInstance, findings: Iterable[Missing]) -> None:
+    """As :func:`show_again`, for what a reconciliation found."""
+    by_asset: dict[str, dict[str, str]] = {}
+    for one in findings:
+        if one.asset is not None and one.partition_key is not None and one.attempt_id is not None:
+            by_asset.setdefault(one.asset, {})[one.partition_key] = one.attempt_id
+    for asset, attempts in by_asset.items():
+        show_again(machine, instance, asset, attempts)
 
 
 def _materialization(

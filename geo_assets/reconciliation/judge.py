@@ -133,7 +133,7 @@ class Judge:
         if item is None:
             return Fate.MISSING, "it is not there"
         about, now = (row["about_holder"], row["about_name"]), described_thing(item)
-        if about == (None, None) or now == about:
+        if about in ((None, None), now):
             return Fate.PRESENT, ""
         return Fate.CHANGED, f"it describes {'/'.join(now) if now else 'something else'} now, not {'/'.join(about)}"
 
