@@ -138,6 +138,8 @@ class _Preview(_Comparison):
             found.waiting += pending.join(differing, on=_KEY, how="anti").height
             # the same columns, so that what differs comes once
             trial.add(pl.concat([differing.select(matching.columns), pending]).unique(_KEY, maintain_order=True))
+            held = matching.join(known.filter(pl.col("state") == EntryState.REFUSED.value), on=_KEY, how="semi")
+            trial.explain(held.join(differing, on=_KEY, how="anti"))
             missed = known.join(matching, on=_KEY, how="anti").filter(pl.col("state") != EntryState.GONE.value)
             there = missed.join(entries, on=_KEY, how="semi").height
             # of another definition's entries that are not there, who knows where they were
@@ -168,26 +170,45 @@ class _Trial:
         self.holders: dict[str, str] = {}
 
     def add(self, entries: pl.DataFrame) -> None:
-        found = self.found
-        if found.grain == "container":
+        """Try names that are to become jobs."""
+        if self.found.grain == "container":
             return
         complete = entries.filter(pl.col("missing").is_null())
-        some = complete.sort("name").head(_MOST_TRIED - self.tried)
+        before = self.tried
+        free = self._free(complete)
+        self.found.untried += complete.height - (self.tried - before)
+        for job in free:
+            self._take(job)
+
+    def explain(self, entries: pl.DataFrame) -> None:
+        """Tell again why names were refused that did not change since."""
+        if self.found.grain == "container":
+            return
+        for job in self._free(entries):
+            self._refuse(job.name, "was refused before; it is tried again when it changes")
+
+    def _free(self, entries: pl.DataFrame) -> list[SampleJob]:
+        """The jobs of names that nothing speaks against; what is refused is counted and named."""
+        some = entries.sort("name").head(_MOST_TRIED - self.tried)
         self.tried += some.height
-        found.untried += complete.height - some.height
         made = [self._job(name, problem) for name, problem in some.select("name", "problem").iter_rows()]
         jobs = [job for job in made if job is not None]
+        free: list[SampleJob] = []
         known = self.register.holders(self.binding.asset, [job.partition for job in jobs])
         for job in jobs:
             others = known.get(job.partition, set()) - {job.name}
             holder = min(others) if others else self.holders.setdefault(job.partition, job.name)
             if holder == job.name:
-                self._take(job)
-                continue
-            found.collisions += 1
-            if len(found.collision_sample) < self.sample:
-                shown = decode_partition_key(job.partition)
-                found.collision_sample.append(Named(name=job.name, reason=f"'{holder}' makes {shown}, too"))
+                free.append(job)
+            else:
+                self._collide(job, holder)
+        return free
+
+    def _collide(self, job: SampleJob, holder: str) -> None:
+        self.found.collisions += 1
+        if len(self.found.collision_sample) < self.sample:
+            reason = f"'{holder}' makes {decode_partition_key(job.partition)}, too"
+            self.found.collision_sample.append(Named(name=job.name, reason=reason))
 
     def _take(self, job: SampleJob) -> None:
         self.found.jobs += 1
