@@ -108,7 +108,7 @@ def build_definitions(
         build_blob_events(settings, registry, watched),
         build_reconciliation(settings, registry),
         build_report(settings, registry),
-        build_clean_up(settings, registry),
+        build_clean_up(settings, registry, watched),
         build_failure_webhook(settings),
         *([components.build_defs()] if components is not None else []),
     )

@@ -68,8 +68,8 @@ class ScratchFolder:
         self.close()
 
 
-def sweep(root: Path) -> int:
-    """Remove the folders below ``root`` whose owners have died; returns how many that were."""
+def sweep(root: Path, *, dry_run: bool = False) -> int:
+    """Remove (``dry_run``: count) the folders below ``root`` whose owners have died; returns how many that were."""
     removed = 0
     for folder in (*root.glob(f"{_PREFIX}*"), *root.glob(f"{_MAKING}*")):
         if folder.name.startswith(_MAKING) and not _is_old(folder):
@@ -82,7 +82,8 @@ def sweep(root: Path) -> int:
         except OSError:
             if not _is_old(folder):
                 continue
-        shutil.rmtree(folder, ignore_errors=True)
+        if not dry_run:
+            shutil.rmtree(folder, ignore_errors=True)
         removed += 1
     return removed
 

@@ -12,8 +12,8 @@ import typer
 
 from geo_assets import __version__
 from geo_assets.cli import (
-    clean_up_command,
     check_command,
+    clean_up_command,
     contract_command,
     dagster_commands,
     job_commands,

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +37,7 @@ __all__ = [
     "ListingStore",
     "ParquetListings",
     "PostgresListings",
+    "SweptListings",
     "open_listing_store",
 ]
 
@@ -75,6 +76,18 @@ class ListingInfo:
     rows: int
     listed_at: datetime
     """Aware, UTC."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweptListings:
+    """What a sweep removed, or would remove."""
+
+    listings: int = 0
+    rows: int = 0
+    bytes: int = 0
+    """Of files; what a database frees, it keeps."""
+    more: bool = False
+    """Whether there are more than the sweep was to remove."""
 
 
 class ListingStore(Protocol):
@@ -140,6 +153,17 @@ class ListingStore(Protocol):
             version: of the new listing.
             frames: of :data:`TABLE_SCHEMA`, in the order of row numbers.
             removed: of :data:`REMOVED_SCHEMA`; read after all ``frames``.
+        """
+        ...
+
+    def sweep(self, *, before: datetime, keep: Collection[str], at_most: int, dry_run: bool = False) -> SweptListings:
+        """Remove listings that are not the latest of their container.
+
+        Args:
+            before: when they were made; aware.
+            keep: keys of listings that stay.
+            at_most: how many.
+            dry_run: only count them.
         """
         ...
 
@@ -241,6 +265,62 @@ class ParquetListings:
             _write(staged_removed, REMOVED_SCHEMA, removed, version, listed_at)
             staged_removed.replace(self._path(container, key, removed=True))
             staged.replace(path)
+
+    def sweep(self, *, before: datetime, keep: Collection[str], at_most: int, dry_run: bool = False) -> SweptListings:
+        """Remove old listings, and what killed writers left."""
+        old: list[tuple[Path, int]] = []
+        for folder in sorted(self.folder.glob("*/")):
+            old += _old_listings(folder, before, keep)
+            if not dry_run:
+                _remove_leftovers(folder, before)
+        paths = [path for path, _ in old[:at_most]]
+        size = sum(_size(name) for path in paths for name in (path, _removed_beside(path)))
+        for path in () if dry_run else paths:
+            # a reader finds the listing first
+            path.unlink(missing_ok=True)
+            _removed_beside(path).unlink(missing_ok=True)
+        rows = sum(rows for _, rows in old[:at_most])
+        return SweptListings(listings=len(paths), rows=rows, bytes=size, more=len(old) > at_most)
+
+
+_REMOVED = ".removed.parquet"
+
+
+def _removed_beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}{_REMOVED}")
+
+
+def _old_listings(folder: Path, before: datetime, keep: Collection[str]) -> list[tuple[Path, int]]:
+    """Listings of a container that may go, with their rows, oldest first."""
+    found: list[tuple[datetime, Path, int]] = []
+    for path in folder.glob("[!.]*.parquet"):
+        if path.name.endswith(_REMOVED):
+            continue
+        try:
+            with pq.ParquetFile(path) as file:
+                info = _info_of(file, folder.name, path.stem)
+            found.append((info.listed_at, path, info.rows))
+        except FileNotFoundError:
+            continue
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
+            # nobody can read it, so it is nobody's latest
+            found.append((datetime.fromtimestamp(0, UTC), path, 0))
+    found.sort()
+    return [(path, rows) for at, path, rows in found[:-1] if at < before and path.stem not in keep]
+
+
+def _remove_leftovers(folder: Path, before: datetime) -> None:
+    for path in (*folder.glob(".*.parquet"), *folder.glob(f"*{_REMOVED}")):
+        alone = path.name.startswith(".") or not path.with_name(path.name.replace(_REMOVED, ".parquet")).exists()
+        with suppress(OSError):
+            if alone and path.stat().st_mtime < before.timestamp():
+                path.unlink()
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
 
 
 @contextmanager
@@ -452,8 +532,29 @@ class PostgresListings:
                 (key, rows, listing_id),
             )
 
+    def sweep(self, *, before: datetime, keep: Collection[str], at_most: int, dry_run: bool = False) -> SweptListings:
+        """Remove old listings, each in a transaction of its own."""
+        with self._cursor(prepare=False) as cursor:
+            cursor.execute("select to_regclass('geo_assets.listings') is not null")
+            if not cursor.fetchone()[0]:
+                return SweptListings()
+            cursor.execute(
+                "select listing_id, row_count from geo_assets.listings listed where listed_at < %s"
+                " and listing_key <> all(%s) and exists (select from geo_assets.listings later"
+                " where later.container = listed.container"
+                " and (later.listed_at, later.listing_id) > (listed.listed_at, listed.listing_id))"
+                " order by listed_at, listing_id limit %s",
+                (before, list(keep), at_most + 1),
+            )
+            old = cursor.fetchall()
+        for listing_id, _ in () if dry_run else old[:at_most]:
+            with self._cursor() as cursor:
+                cursor.execute("delete from geo_assets.listings where listing_id = %s", (listing_id,))
+        rows = sum(rows for _, rows in old[:at_most])
+        return SweptListings(listings=len(old[:at_most]), rows=rows, more=len(old) > at_most)
+
     @contextmanager
-    def _cursor(self) -> Iterator[Any]:
+    def _cursor(self, *, prepare: bool = True) -> Iterator[Any]:
         """A cursor in a transaction of its own, committed at the end."""
         import psycopg2  # noqa: PLC0415
         import sqlalchemy as sa  # noqa: PLC0415
@@ -462,7 +563,8 @@ class PostgresListings:
             connection = self._engine.raw_connection()
             try:
                 with closing(connection.cursor()) as cursor:
-                    self._prepare(cursor)
+                    if prepare:
+                        self._prepare(cursor)
                     yield cursor
                 connection.commit()
             finally:

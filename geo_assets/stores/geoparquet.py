@@ -238,10 +238,12 @@ class GeoParquetTables:
                         if (schema, table) in self._folders.unpublished(token):
                             self._folders.remove(self._folders.version(schema, table, token))
 
-    def sweep(self, *, older_than_seconds: float) -> int:
-        """Remove stagings that nobody has touched for so long, and versions out of sight for so long."""
+    def sweep(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
+        """Remove (``dry_run``: count) stagings untouched for so long; remove versions out of sight for so long."""
         removed = 0
         with self._folders.translated():
+            if dry_run:
+                return len(list(self._folders.old_stagings(older_than_seconds)))
             for folder in self._folders.old_stagings(older_than_seconds):
                 removed += self._folders.remove(folder)
             for schema in self._folders.schemas():

@@ -168,13 +168,16 @@ class PostgisTables:
                 for token in tokens:
                     drop_staging(connection, self._register, token)
 
-    def sweep(self, *, older_than_seconds: float) -> int:
-        """Remove stagings that nobody has touched for so long; returns how many."""
+    def sweep(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
+        """Remove (``dry_run``: count) stagings that nobody has touched for so long; returns how many."""
         removed = 0
         with self._sessions.session("sweeping stagings") as connection:
             if not self._register.is_there(connection):
                 return 0
-            for token in self._register.untouched(connection, older_than_seconds):
+            untouched = self._register.untouched(connection, older_than_seconds)
+            if dry_run:
+                return len(untouched)
+            for token in untouched:
                 try:
                     with connection.transaction():
                         self._wait_at_most(connection, _SWEEP_WAIT)

@@ -239,8 +239,8 @@ class TableStore(Protocol):
         """Remove stagings; those that are gone are no matter."""
         ...
 
-    def sweep(self, *, older_than_seconds: float) -> int:
-        """Remove stagings that nobody has touched for so long; returns how many."""
+    def sweep(self, *, older_than_seconds: float, dry_run: bool = False) -> int:
+        """Remove (``dry_run``: count) stagings that nobody has touched for so long; returns how many."""
         ...
 
     def record(self, schema: str, table: str) -> TableRecord | None:
