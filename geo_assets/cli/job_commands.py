@@ -14,14 +14,14 @@ from typing import Annotated, Any
 import typer
 
 from geo_assets.cli.exits import FAILED
-from geo_assets.cli.job_fields import job_fields, status_fields, task_fields
+from geo_assets.cli.job_fields import job_fields, status_fields, task_counts, task_fields
 from geo_assets.cli.opening import existing_ledger, ledger_place
 from geo_assets.cli.output import JsonOption, note, print_json, print_table, readable, say, styled_status, when
 from geo_assets.cli.parameters import parse_duration
 from geo_assets.coremachine.binding import Binding
 from geo_assets.coremachine.contract import JobStatus, TaskStatus
 from geo_assets.coremachine.identity import key_prefix
-from geo_assets.coremachine.ledger import FAILED_STATUSES, FailureGroup, Job, JobFilter, Ledger
+from geo_assets.coremachine.ledger import FAILED_STATUSES, Attempt, FailureGroup, Job, JobFilter, Ledger, TaskCounts
 from geo_assets.coremachine.reasons import group_of
 from geo_assets.errors import JobNotFoundError
 from geo_assets.settings import get_settings
@@ -223,7 +223,11 @@ def show_status(job_id: JobIdArgument, *, job_type: TypeOption = None, as_json: 
         ("reason", job.reason),
         ("stage", f"{job.stage} of {job.total_stages}"),
         ("progress", f"{fields['progress']:.0%}"),
-        ("tasks", ", ".join(f"{number:,} {name}" for name, number in counts.items() if number or name == "total")),
+        (
+            "tasks",
+            ", ".join(f"{number:,} {name}" for name, number in counts.items() if number or name == "total")
+            + (f" ({_CLEANED_UP})" if fields.get("tasksRemoved") else ""),
+        ),
         ("asset", job.asset),
         ("partition", job.partition_key),
         ("source version", job.source_version),
@@ -282,10 +286,14 @@ def list_tasks(
     with existing_ledger() as ledger:
         job = find_job(ledger, job_id, job_type)
         assert ledger is not None  # noqa: S101 - find_job refuses None
-        attempt_id = _attempt_id(ledger, job, attempt)
+        found_attempt = _attempt_of(ledger, job, attempt)
+        attempt_id = found_attempt.attempt_id if found_attempt is not None else None
         statuses = (TaskStatus.FAILED,) if failed else ()
         found = ledger.tasks_of([attempt_id] if attempt_id else [], stage=stage, statuses=statuses)
         tasks = list(islice(found, limit + 1 if limit else None))
+        counts, removed = task_counts(ledger, found_attempt) if found_attempt is not None else (TaskCounts(), False)
+    if removed:
+        note(f"{counts.total:,} tasks, {counts.completed:,} completed, {counts.failed:,} failed: {_CLEANED_UP}")
     more = bool(limit) and len(tasks) > limit
     tasks = tasks[:limit] if more else tasks
     if as_json:
@@ -321,13 +329,19 @@ def _about(parameters: Mapping[str, Any]) -> str:
     return str(parameters.get("blob_name") or parameters.get("container_name") or "")
 
 
-def _attempt_id(ledger: Ledger, job: Job, number: int | None) -> str | None:
-    if number is None:
-        return job.latest_attempt
+_CLEANED_UP = "the tasks themselves were cleaned up; GEO_ASSETS_KEEP_TASK_DAYS says how long they are kept"
+
+
+def _attempt_of(ledger: Ledger, job: Job, number: int | None) -> Attempt | None:
     for attempt in ledger.attempts_of_job(job.job_type, job.job_id):
-        if attempt.number == number:
-            return attempt.attempt_id
-    raise JobNotFoundError(f"job {job.job_id[:_ID_SHOWN]} has no attempt {number}; it has {job.attempts}")
+        if attempt.number == number or (number is None and attempt.attempt_id == job.latest_attempt):
+            return attempt
+    if number is None:
+        return None
+    raise JobNotFoundError(
+        f"job {job.job_id[:_ID_SHOWN]} has no attempt {number}; it has had {job.attempts}, and the clean-up removes old"
+        " ones that many newer ones have replaced"
+    )
 
 
 # --- failures ------------------------------------------------------------------------------------------------------

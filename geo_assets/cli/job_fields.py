@@ -12,7 +12,15 @@ from typing import Any
 from geo_assets.coremachine.contract import JobStatus, TaskStatus
 from geo_assets.coremachine.ledger import Attempt, Job, Ledger, TaskCounts, TaskRow
 
-__all__ = ["attempt_fields", "counts_fields", "job_fields", "progress_of", "status_fields", "task_fields"]
+__all__ = [
+    "attempt_fields",
+    "counts_fields",
+    "job_fields",
+    "progress_of",
+    "status_fields",
+    "task_counts",
+    "task_fields",
+]
 
 
 def job_fields(job: Job) -> dict[str, Any]:
@@ -48,8 +56,8 @@ def job_fields(job: Job) -> dict[str, Any]:
 def status_fields(ledger: Ledger, job: Job) -> dict[str, Any]:
     """The original's status answer, then task counts, progress and attempts."""
     attempts = ledger.attempts_of_job(job.job_type, job.job_id)
-    latest = [attempt.attempt_id for attempt in attempts if attempt.attempt_id == job.latest_attempt]
-    counts = ledger.task_counts(latest).get(latest[0], TaskCounts()) if latest else TaskCounts()
+    latest = next((attempt for attempt in attempts if attempt.attempt_id == job.latest_attempt), None)
+    counts, removed = task_counts(ledger, latest) if latest is not None else (TaskCounts(), False)
     return job_fields(job) | {
         "architecture": "strong_typing_discipline",
         "pattern": "Job→Stage→Task with Pydantic validation",
@@ -57,6 +65,7 @@ def status_fields(ledger: Ledger, job: Job) -> dict[str, Any]:
         "request_id": uuid.uuid4().hex[:8],
         "timestamp": datetime.now(UTC).isoformat(),
         "taskCounts": counts_fields(counts),
+        **({"tasksRemoved": True} if removed else {}),
         "progress": progress_of(ledger, job),
         "attempts": [attempt_fields(attempt) for attempt in attempts],
     }
@@ -73,6 +82,21 @@ def progress_of(ledger: Ledger, job: Job) -> float:
     unfinished = sum(tally.get(status.value, 0) for status in TaskStatus if not status.is_terminal)
     of_stage = (total - unfinished) / total if total else 0.0
     return round((job.stage - 1 + of_stage) / max(job.total_stages, 1), 4)
+
+
+def task_counts(ledger: Ledger, attempt: Attempt) -> tuple[TaskCounts, bool]:
+    """Tasks by status, and whether the clean-up has removed the tasks; the stages keep their counts."""
+    counts = ledger.task_counts([attempt.attempt_id]).get(attempt.attempt_id)
+    if counts is not None:
+        return counts, False
+    sums = {
+        name: sum(int(summary.get(name, 0)) for summary in attempt.stage_results.values())
+        for name in ("tasks", "completed", "failed")
+    }
+    if not sums["tasks"] or not attempt.status.is_terminal:
+        return TaskCounts(), False
+    total, completed, failed = sums.values()
+    return TaskCounts(total=total, completed=completed, failed=failed, cancelled=total - completed - failed), True
 
 
 def counts_fields(counts: TaskCounts) -> dict[str, int]:
