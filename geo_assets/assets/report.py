@@ -58,7 +58,8 @@ def build_report(settings: Settings, registry: Registry) -> dg.Definitions:
         uri = blobs.uri(container, PAGE_NAME)
         return dg.MaterializeResult(metadata=_metadata(report, uri, machine.settings.report_url, len(page)))
 
-    job = dg.define_asset_job(_NAME, selection=[catalog_report], description="Draw the catalog report anew.")
+    # a job of the name of the asset's op would be another definition of it
+    job = dg.define_asset_job(f"draw_{_NAME}", selection=[catalog_report], description="Draw the catalog report anew.")
     schedule = dg.ScheduleDefinition(
         name=f"{_NAME}_daily", job=job, cron_schedule=_EVERY_MORNING, execution_timezone="UTC"
     )
