@@ -46,9 +46,8 @@ def report(
     if as_json:
         print_json({"page": str(target), "bytes": len(page), **gathered.as_dict()})
     else:
-        say(
-            f"{target} ({len(page) / 1e6:.1f} MB): {gathered.items:,} items in {len(gathered.collections):,} collections"
-        )
+        counted = f"{gathered.items:,} items in {len(gathered.collections):,} collections"
+        say(f"{target} ({len(page) / 1e6:.1f} MB): {counted}")
     for part, why in gathered.problems:
         note(f"{part} is not in it: {why}")
     if show and not webbrowser.open(target.as_uri()):

@@ -65,7 +65,8 @@ def columns(caption: str, months: Mapping[str, int]) -> str:
     first, last = next(iter(periods)), list(periods)[-1]
     said = f"{caption}: {number(total)} from {first} to {last}, by {unit}"
     rows = "".join(
-        f'<tr><th scope="row">{text(name)}</th><td class="n">{number(count)}</td><td class="n">{number(so_far)}</td></tr>'
+        f'<tr><th scope="row">{text(name)}</th><td class="n">{number(count)}</td>'
+        f'<td class="n">{number(so_far)}</td></tr>'
         for (name, count), so_far in zip(periods.items(), accumulate(periods.values()), strict=True)
         if count
     )

@@ -80,6 +80,10 @@ def gather(
             containers=containers,
         )
     )
+    containers_of_sources: dict[str, str] = {}
+    with _part("configured sources", problems):
+        # what a component configures has no line in the file; its entries show it
+        containers_of_sources = {one.name: one.container for one in load_sources(settings.sources_path)}
     with _part("jobs", problems):
         ledger = open_ledger()
         if ledger is not None:
@@ -87,7 +91,7 @@ def gather(
                 report,
                 failures=ledger.failures_by_reason()[:_MOST_FAILURE_GROUPS],
                 queue=_queue(ledger),
-                sources=_sources(ledger, settings),
+                sources=_sources(ledger, containers_of_sources),
             )
     return replace(report, problems=tuple(problems))
 
@@ -98,7 +102,7 @@ def _part(name: str, problems: list[tuple[str, str]]) -> Iterator[None]:
     try:
         yield
     except (GeoAssetsError, OSError) as error:
-        problems.append((name, redact(str(error))[:500]))
+        problems.append((name, " ".join(redact(str(error)).split())[:500]))
 
 
 def _stores(settings: Settings) -> tuple[tuple[str, str], ...]:
@@ -373,7 +377,7 @@ def _queue(ledger: Ledger) -> dict[str, int]:
     return dict(counted)
 
 
-def _sources(ledger: Ledger, settings: Settings) -> tuple[SourceState, ...]:
+def _sources(ledger: Ledger, containers: Mapping[str, str]) -> tuple[SourceState, ...]:
     counts = sa.select(source_entries.c.source, source_entries.c.state, sa.func.count().label("n")).group_by(
         source_entries.c.source, source_entries.c.state
     )
@@ -383,8 +387,6 @@ def _sources(ledger: Ledger, settings: Settings) -> tuple[SourceState, ...]:
         return c.execute(counts).all(), c.execute(looks).all()
 
     counted, looked = ledger.read(query)
-    # what a component configures has no line in the file; its entries show it
-    containers = {source.name: source.container for source in load_sources(settings.sources_path)}
     entries: dict[str, dict[str, int]] = {}
     for row in counted:
         entries.setdefault(row.source, {})[row.state] = row.n

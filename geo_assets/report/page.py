@@ -4,7 +4,8 @@ What belongs here: the document and its parts.  What does not: numbers (``gather
 paths (``world``), and what moves in the browser (``page.js``).
 
 Everything in it that comes from files, catalogs and errors passes through ``charts.text`` or, for the script, through
-:func:`script_data`.  The page's own policy forbids the browser every address, so that a mistake cannot become a request.
+:func:`script_data`.  The page's own policy forbids the browser every address, so that a mistake cannot become a
+request.
 """
 
 import json
@@ -12,7 +13,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -50,10 +51,11 @@ _LONGEST_ID = 300
 
 def render(report: Report) -> str:
     """The page as text; it is valid UTF-8 whatever the names in it were."""
+    drawn, data = _map_data(report)
     parts = [
         _tiles(report),
         _problems(report),
-        _map(report),
+        _map(report, drawn),
         _counts(report),
         _growth(report),
         _failures(report),
@@ -69,7 +71,7 @@ def render(report: Report) -> str:
         f'<a class="skip" href="#main">Skip to the content</a>\n{_header(report)}\n<main id="main">\n'
         + "\n".join(part for part in parts if part)
         + f"\n</main>\n{_footer(report)}\n"
-        f'<script type="application/json" id="data">{script_data(_map_data(report))}</script>\n'
+        f'<script type="application/json" id="data">{data}</script>\n'
         f"<script>\n{_resource('page.js')}</script>\n</body>\n</html>\n"
     )
     return document.encode("utf-8", "replace").decode()
@@ -97,9 +99,10 @@ def _resource(name: str) -> str:
 
 def _header(report: Report) -> str:
     moment = report.made_at
+    said = f"{moment:%-d %B %Y, %H:%M} {moment.tzname() or ''}"
     return (
         "<header><h1>Catalog overview</h1>"
-        f'<p>As of <time datetime="{moment.isoformat(timespec="seconds")}">{moment:%-d %B %Y, %H:%M} {text(moment.tzname() or "")}</time>'
+        f'<p>As of <time datetime="{moment.isoformat(timespec="seconds")}">{text(said)}</time>'
         f"{_ui_link(report)}</p></header>"
     )
 
@@ -141,7 +144,10 @@ def _problems(report: Report) -> str:
     if not report.problems:
         return ""
     lines = "".join(f"<li><b>{text(part)}</b>: {text(why)}</li>" for part, why in report.problems)
-    return f'<section class="card warn" aria-labelledby="h-away"><h2 id="h-away">Not in this report</h2><ul>{lines}</ul></section>'
+    return (
+        '<section class="card warn" aria-labelledby="h-away"><h2 id="h-away">Not in this report</h2>'
+        f"<ul>{lines}</ul></section>"
+    )
 
 
 def _card(key: str, title: str, content: str, *, note: str = "") -> str:
@@ -154,7 +160,7 @@ def _card(key: str, title: str, content: str, *, note: str = "") -> str:
 # --- map -----------------------------------------------------------------------------------------------------------
 
 
-def _map(report: Report) -> str:
+def _map(report: Report, drawn: int) -> str:
     numbers = colour_numbers(report)
     paths = world_paths()
     world = "".join(f'<path class="{name}" id="{name}" d="{path}"/>' for name, path in paths.items())
@@ -167,11 +173,11 @@ def _map(report: Report) -> str:
     figure = (
         f'<figure><div class="map"><svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{text(said)}">'
         f'{world}{shapes}</svg><div class="zoom"><button type="button" aria-label="Zoom in">+</button>'
-        '<button type="button" aria-label="Zoom out">−</button>'
+        '<button type="button" aria-label="Zoom out">\u2212</button>'
         '<button type="button" aria-label="Whole world">⤢</button></div>'
         f'<div class="tip" role="status"></div></div>{_legend(report, numbers)}</figure>'
     )
-    return _card("map", "Where the data lies", figure, note=_map_note(report))
+    return _card("map", "Where the data lies", figure, note=_map_note(report, drawn))
 
 
 def _legend(report: Report, numbers: Mapping[str, int]) -> str:
@@ -191,35 +197,40 @@ def _legend(report: Report, numbers: Mapping[str, int]) -> str:
     return f"<fieldset><legend>Collections</legend>{labels}</fieldset>"
 
 
-def _map_note(report: Report) -> str:
+def _map_note(report: Report, drawn: int) -> str:
     notes = []
     if report.cells:
         notes.append(
             f"Shades count the items with their middle in a cell of {report.cell_degrees}°, in the colour of the"
-            f" collection that most are of; closer, the {number(_drawn(report))} largest datasets are outlined."
+            f" collection that most are of; closer, the {number(drawn)} largest datasets are outlined."
         )
-    elif (drawn := _drawn(report)) < len(report.datasets) - report.without_place:
+    elif drawn < len(report.datasets) - report.without_place:
         notes.append(f"The {number(drawn)} largest datasets are drawn one by one.")
     if report.without_place:
         notes.append(f"{number(report.without_place)} items have no place that can be drawn.")
     return " ".join(notes)
 
 
-def _drawn(report: Report) -> int:
-    return sum(1 for one in report.datasets[: _shown_one_by_one(report)] if one.rings)
+def _map_data(report: Report) -> tuple[int, str]:
+    """How many footprints are drawn one by one, and the data for it: the largest, as many as the page has room for."""
+    most = len(report.datasets)
+    while True:
+        data = _map_rows(report, most)
+        written = script_data(data)
+        if len(written) <= _MAP_CHARACTERS or not most:
+            return len(data["items"]), written
+        most = int(most * _MAP_CHARACTERS / len(written) * 0.95)
 
 
-def _map_data(report: Report) -> dict[str, Any]:
+def _map_rows(report: Report, most: int) -> dict[str, Any]:
     """What the script draws: short rows instead of objects, as there are many."""
     numbers = colour_numbers(report)
     names = [one.id for one in report.collections]
     positions = {name: position for position, name in enumerate(names)}
     links = _is_web(report.ui_url)
     # beside each other in order, names have most in common
-    drawn = sorted(
-        (one for one in report.datasets[: _shown_one_by_one(report)] if one.rings),
-        key=lambda one: (one.collection, one.id),
-    )
+    drawn = [one for one in report.datasets[:most] if one.rings]
+    drawn.sort(key=lambda one: (one.collection, one.id))
     ids, keys, pictures = _Shortened(), _Shortened(), _Shortened()
     return {
         "collections": [[name[:_LONGEST_ID], numbers[name]] for name in names],
@@ -242,19 +253,6 @@ def _map_data(report: Report) -> dict[str, Any]:
     }
 
 
-def _shown_one_by_one(report: Report) -> int:
-    """How many of the datasets, largest first, fit into the page whatever their names are."""
-    characters = 0
-    for position, one in enumerate(report.datasets):
-        texts = (one.id[:_LONGEST_ID], *(one.partition or ()), one.thumbnail or "")
-        # escaped, a character can take six or twelve; most of a name is in the row before as well
-        characters += 40 + sum(len(ring) * 4 + 4 for ring in one.rings)
-        characters += sum(len(name) // 3 if name.isascii() else 6 * len(name) for name in texts)
-        if characters > _MAP_CHARACTERS:
-            return position
-    return len(report.datasets)
-
-
 class _Shortened:
     """Texts as (how many characters are those of the text before, the rest)."""
 
@@ -262,11 +260,11 @@ class _Shortened:
         self._before = ""
 
     def short(self, name: str) -> tuple[int, str]:
-        common = commonprefix((self._before, name))
-        while not common.isascii():  # Python and JavaScript count what is beyond differently
-            common = common[: len(common) // 2]
+        pairs = zip(self._before, name, strict=False)
+        # Python and JavaScript count other characters differently
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1] and pair[0].isascii(), pairs))
         self._before = name
-        return len(common), name[len(common) :]
+        return common, name[common:]
 
 
 def _rows(dataset: Dataset) -> str | None:
@@ -293,7 +291,8 @@ def _table(heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[tuple[str, 
             cells.append(f'<{tag}{scope} class="{style}" data-v="{text(value)}">{content}</{tag}>')
         body.append(f"<tr>{''.join(cells)}</tr>")
     return (
-        f'<div class="scroll"><table class="wide sortable" aria-label="{text(label)}"><thead><tr>{columns_html}</tr></thead>'
+        f'<div class="scroll"><table class="wide sortable" aria-label="{text(label)}">'
+        f"<thead><tr>{columns_html}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
