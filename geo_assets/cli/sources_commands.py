@@ -58,7 +58,7 @@ def _configured(settings: Settings) -> tuple["Source", ...]:
 
 
 def _has_components(settings: Settings) -> bool:
-    return settings.defs is not None or any(settings.defs_path.glob("*/**/*.y*ml"))
+    return settings.defs is not None or any(settings.defs_path.glob("*/**/*.*"))
 
 
 def _none_there(settings: Settings) -> None:

@@ -3,7 +3,7 @@
 What belongs here: :func:`preview`.  What does not: doing it (``look``, ``turn``), and printing it (``cli``).
 
 The comparison is the look's own, so that what is foretold is what happens.  Of the names that would become jobs the
-first hundred thousand are tried against the rules; all are counted.
+first twenty thousand are tried against the rules; all are counted.
 """
 
 import math
@@ -27,7 +27,7 @@ from geo_assets.sources.source import Source
 
 __all__ = ["Named", "Preview", "SampleJob", "preview"]
 
-_MOST_TRIED = 100_000
+_MOST_TRIED = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
