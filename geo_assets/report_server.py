@@ -12,6 +12,7 @@ import contextlib
 import http.server
 import os
 import re
+import stat
 import subprocess
 import sys
 import threading
@@ -60,7 +61,7 @@ class ReportServer(http.server.ThreadingHTTPServer):
             # what is opened is what was looked at; a symbolic link is not followed
             descriptor = os.open(self.folder / found[1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor
-                return file.read(_LARGEST_PAGE)
+                return file.read(_LARGEST_PAGE) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
         except OSError:
             return None
 

@@ -44,7 +44,7 @@ def report(
     page = render(gathered).encode()
     target = _written(out, page)
     if as_json:
-        print_json({"page": str(target), "bytes": len(page), **gathered.as_dict()})
+        print_json({"page": str(target), "page_bytes": len(page), **gathered.as_dict()})
     else:
         counted = f"{gathered.items:,} items in {len(gathered.collections):,} collections"
         say(f"{target} ({len(page) / 1e6:.1f} MB): {counted}")

@@ -15,7 +15,7 @@ from tests.stores.catalog_items import item
 __all__ = ["CatalogOf", "NoBlobs", "raster", "report_of", "table"]
 
 
-def raster(name: str = "a.tif", *, size: int = 1000, **changes: Any) -> dict[str, Any]:
+def raster(name: str = "a.tif", size: int = 1000, **changes: Any) -> dict[str, Any]:
     """The item of a COG made of ``bronze/<name>``."""
     made = item(
         name,

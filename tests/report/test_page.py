@@ -122,7 +122,7 @@ def test_a_ui_that_is_no_web_address_is_no_link() -> None:
 
 
 def test_hostile_names_stay_text_everywhere() -> None:
-    odd = raster(HOSTILE, id=HOSTILE, **{"geo_assets:raster_type": HOSTILE, "geo_assets:source_blob": HOSTILE})
+    odd = raster(HOSTILE, 5, id=HOSTILE, **{"geo_assets:raster_type": HOSTILE, "geo_assets:source_blob": HOSTILE})
     odd["assets"]["data"]["type"] = HOSTILE
     report = replace(
         report_of({HOSTILE: [odd]}, ui_url="https://dagster.example"),
@@ -144,7 +144,10 @@ names = st.text(st.characters(exclude_categories=()), max_size=40)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(name=names, other=names, kind=names)
 def test_any_name_gives_a_page_that_is_whole(name: str, other: str, kind: str) -> None:
-    items = [raster(id=name, **{"geo_assets:raster_type": kind, "geo_assets:source_blob": other}), raster(id=other)]
+    items = [
+        raster("a.tif", 5, id=name, **{"geo_assets:raster_type": kind, "geo_assets:source_blob": other}),
+        raster(id=other),
+    ]
     page = render(report_of({name: items, f"{name}2": [raster(id=kind)]}, ui_url="http://localhost:1"))
     page.encode()
     read = Read(page)
