@@ -36,9 +36,13 @@ MOST_REASONS = 10
 MOST_KEYS = 5
 """Partition keys a reason lists."""
 _LONGEST = 500
+_LONGEST_CODE = 200
+"""Characters of a name or reason in the words for a chat, which takes a few thousand in all."""
 _AGAIN_SECONDS = 60.0
 """How long a run that could not be told, or that another daemon is telling, waits."""
 _TICK_SECONDS = 25.0
+_KEPT = timedelta(days=90)
+"""How long it is remembered who was told what."""
 _MOST_OWED = 500
 """Runs looked at in one tick."""
 _RUN, _FAILURE = "run", "failure"
@@ -172,7 +176,8 @@ def _with_text(body: Mapping[str, Any], *, suppressed: int, since: datetime | No
 
 def _code(text: str) -> str:
     # names of files are strangers' text: nothing in it may call a channel, as <!channel> and @here do outside of code
-    return "`" + " ".join(text.replace("`", "'").replace("<", "(").replace(">", ")").split()) + "`"
+    line = " ".join(text[:_LONGEST].replace("`", "'").replace("<", "(").replace(">", ")").split())
+    return f"`{line if len(line) <= _LONGEST_CODE else line[: _LONGEST_CODE - 1] + '…'}`"
 
 
 def _short(text: str | None) -> str:
@@ -233,6 +238,9 @@ def tell(
             told.notes.append(f"run {run_id} is not told yet: {error}")
             if error.is_down:
                 break
+    if told.posted:
+        old = notices.delete().where(notices.c.sent_at < _now() - max(_KEPT, _window(settings)))
+        ledger.write(lambda c: c.execute(old))
     return told
 
 
@@ -253,8 +261,7 @@ def _tell_one(
     notice = describe(ledger, run, settings)
     same = notices.c.fingerprint == notice.fingerprint
     before = ledger.read(lambda c: c.execute(notices.select().where(same)).one_or_none())
-    window = timedelta(hours=settings.failure_webhook_hours)
-    if before is not None and before.sent_at is not None and before.sent_at > _now() - window:
+    if before is not None and before.sent_at is not None and before.sent_at > _now() - _window(settings):
         ledger.write(lambda c: _mark_suppressed(c, run.run_id, notice.fingerprint))
         told.suppressed += 1
         return
@@ -262,6 +269,10 @@ def _tell_one(
     post(_with_text(notice.body, suppressed=suppressed, since=since if suppressed else None), ends=ends)
     ledger.write(lambda c: _mark_posted(c, run.run_id, notice.fingerprint, suppressed))
     told.posted += 1
+
+
+def _window(settings: Settings) -> timedelta:
+    return timedelta(hours=min(settings.failure_webhook_hours, 24.0 * 365))
 
 
 def _owed(c: Connection) -> list[str]:

@@ -433,6 +433,20 @@ def test_a_run_deleted_meanwhile_is_let_go(sqlite_ledger: Ledger, receiver: Rece
     assert notices.counts(sqlite_ledger) == (0, 0)
 
 
+def test_what_was_told_long_ago_is_forgotten_and_what_is_owed_is_not(ledger: Ledger, receiver: Receiver) -> None:
+    fail(ledger, "run-0", ["x"])
+    owe(ledger, ["run-0"])
+    told(ledger, receiver)
+    owe(ledger, ["run-1"])
+    later(ledger, 24 * 91)
+    fail(ledger, "run-2", ["y"])
+    owe(ledger, ["run-2"])
+    told(ledger, receiver, find=lambda run_id: find(run_id) if run_id == "run-2" else None)
+    known = ledger.read(lambda c: set(c.execute(sa.select(notices_table.c.fingerprint)).scalars()))
+    assert "run-0" not in known
+    assert {"run-1", "run-2"} <= known
+
+
 def test_a_long_tick_stops(sqlite_ledger: Ledger, receiver: Receiver) -> None:
     owe(sqlite_ledger, ["run-1"])
     assert told(sqlite_ledger, receiver, seconds=0) == Told()
@@ -499,6 +513,14 @@ def test_failed_runs_are_posted_and_good_or_older_ones_are_not(
         assert tick() == "0 posted, 1 alike and not posted again"
         assert tick() == "0 posted, 0 alike and not posted again"
         assert receiver.bodies == []
+        # one that died before its first step, as run monitoring finds it
+        dead = instance.create_run_for_job(broken)
+        instance.report_run_failed(dead, "the run worker is gone")
+        assert tick() == "1 posted, 0 alike and not posted again"
+        assert (receiver.bodies[0]["run_id"], receiver.bodies[0]["error"]) == (dead.run_id, "the run worker is gone")
+        # a cursor that cannot be read: what is known stays told, and only the run from before the first tick is new
+        cursor[0] = "{"
+        assert tick() == "0 posted, 1 alike and not posted again"
     machine.ledger.close()
 
 

@@ -39,7 +39,7 @@ def build_blob_events(settings: Settings, registry: Registry, sources: Sequence[
         heard = take_hints(machine, open_queue(machine.settings), _switched_on(context, sources))
         for note in heard.notes:
             context.log.info(note)
-        return dg.SkipReason(heard.summary)
+        return dg.SkipReason("; ".join([heard.summary, *heard.notes[:5]]))
 
     return dg.Definitions(sensors=[blob_events])
 

@@ -22,8 +22,10 @@ from geo_assets.settings import Settings
 
 SENSOR_NAME = "failed_runs"
 _INTERVAL_SECONDS = 30
-_OVERLAP = timedelta(minutes=5)
-"""How far back a tick looks again: a run may show up later than its time says, and a known one is not told twice."""
+_OVERLAP = timedelta(minutes=15)
+"""How far back a tick looks again: clocks differ, a run may show up late, and a known one is not told twice."""
+_LOST = timedelta(days=1)
+"""How far back a tick looks whose cursor cannot be read."""
 _PAGE = 200
 _MOST_PAGES = 20
 
@@ -69,12 +71,24 @@ def build_failure_webhook(settings: Settings) -> dg.Definitions:
 def _find_new(context: dg.SensorEvaluationContext, ledger: Ledger) -> None:
     """Owe a post for each run that failed since the last tick; the first tick begins with now."""
     now = datetime.now(UTC)
-    cursor = json.loads(context.cursor) if context.cursor else {"since": now.isoformat(), "after": now.isoformat()}
-    since, after = (datetime.fromisoformat(cursor[name]) for name in ("since", "after"))
+    since, after = _read_cursor(context.cursor, now)
     for page in _pages(context.instance, max(since, after - _OVERLAP)):
-        owe(ledger, [record.dagster_run.run_id for record in page if _is_ours(context, record.dagster_run)])
+        new = [record for record in page if _ended_after(record, since) and _is_ours(context, record.dagster_run)]
+        owe(ledger, [record.dagster_run.run_id for record in new])
         after = max(after, page[-1].update_timestamp)
-    context.update_cursor(json.dumps({"since": since.isoformat(), "after": after.isoformat()}))
+    # a clock that is ahead must not hide what others say
+    context.update_cursor(json.dumps({"since": since.isoformat(), "after": min(after, now).isoformat()}))
+
+
+def _read_cursor(text: str | None, now: datetime) -> tuple[datetime, datetime]:
+    """When the sensor was first on, and the latest run it knows of."""
+    if not text:
+        return now, now
+    try:
+        cursor = json.loads(text)
+        return datetime.fromisoformat(cursor["since"]), datetime.fromisoformat(cursor["after"])
+    except (ValueError, KeyError, TypeError):  # of another version, or meddled with: what was told is known anyway
+        return now - _LOST, now - _LOST
 
 
 def _pages(instance: dg.DagsterInstance, after: datetime) -> Iterator[Sequence[dg.RunRecord]]:
@@ -91,6 +105,11 @@ def _pages(instance: dg.DagsterInstance, after: datetime) -> Iterator[Sequence[d
             return
         # the last one again, as others may have its very moment
         after = page[-1].update_timestamp - timedelta(microseconds=1)
+
+
+def _ended_after(record: dg.RunRecord, moment: datetime) -> bool:
+    # a new tag on an old run makes it look updated
+    return record.end_time is None or record.end_time >= moment.timestamp()
 
 
 def _is_ours(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
