@@ -9,16 +9,14 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from geo_assets.checking.names import SOURCE_PRESENT
 from geo_assets.coremachine import events
 from geo_assets.coremachine.binding import binding_for
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.sources.register import Presence, Register
 from geo_assets.sources.source import Source
 
-__all__ = ["SOURCE_PRESENT", "tell_presence"]
-
-SOURCE_PRESENT = "source_present"
-"""Name of the check."""
+__all__ = ["tell_presence"]
 
 _BATCH = 50
 _NO_RUN = ""
@@ -70,9 +68,9 @@ def _write(
 ) -> None:
     for asset, partitions in shown.items():
         mine = [one for one in told if one.partition_key in partitions]
-        where = {"run_id": _NO_RUN, "job_name": _NO_RUN, "step_key": ""}
-        events.report_observations(instance, **where, observations=[_observation(asset, source, one) for one in mine])
-        events.report_checks(instance, **where, evaluations=[_evaluation(asset, source, one) for one in mine])
+        observations = [_observation(asset, source, one) for one in mine]
+        events.report_observations(instance, run_id=_NO_RUN, job_name=_NO_RUN, step_key="", observations=observations)
+        events.report_checks_without_run(instance, [_evaluation(asset, source, one) for one in mine])
 
 
 def _sentence(source: Source, one: Presence) -> str:

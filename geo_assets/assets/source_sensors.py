@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from geo_assets.assets.source_presence import tell_presence
+from geo_assets.assets.sources import source_key
 from geo_assets.coremachine.asset_job import MACHINE, machine_of
 from geo_assets.coremachine.binding import Registry, binding_for
 from geo_assets.coremachine.machine import CoreMachine
@@ -18,7 +19,7 @@ from geo_assets.settings import Settings
 from geo_assets.sources.source import Source
 from geo_assets.sources.tick import Ticked, tick
 
-__all__ = ["build_source_sensors", "source_asset_key"]
+__all__ = ["build_source_sensors"]
 
 _INTERVAL = 30
 """Longest pause between ticks: what waits has its turn then, whether or not a look is due."""
@@ -29,11 +30,6 @@ def build_source_sensors(settings: Settings, registry: Registry, sources: Sequen
     """The sensor of each source."""
     del settings
     return dg.Definitions(sensors=[_sensor(source, registry) for source in sources])
-
-
-def source_asset_key(source: Source) -> dg.AssetKey:
-    """Key of the external asset that a source is in the lineage."""
-    return dg.AssetKey(["source", source.name])
 
 
 def _sensor(source: Source, registry: Registry) -> dg.SensorDefinition:
@@ -105,7 +101,7 @@ def _observation(source: Source, ticked: Ticked, text: str) -> dg.AssetObservati
     found = ticked.look
     changes = {} if found is None else {f"geo/{name}": getattr(found, name) for name in ("new", "changed", "removed")}
     return dg.AssetObservation(
-        asset_key=source_asset_key(source),
+        asset_key=source_key(source.name),
         description=text,
         metadata={**states, **changes, "geo/sequence": ticked.sequence},
     )

@@ -10,6 +10,7 @@ fails then, so that somebody notices.
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -23,6 +24,8 @@ try:
         StepMaterializationData,
         generate_event_batch_id,
     )
+    from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+    from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
     from geo_assets.coremachine.sqlite_event_batches import write_batches_whole
 
@@ -31,6 +34,9 @@ except ImportError:  # pragma: no cover - a future Dagster
     BATCHES_AVAILABLE = False
 
 _log = logging.getLogger(__name__)
+
+_IN_LIMIT = 500
+"""Most partitions in one statement."""
 
 
 def report_planned(
@@ -164,6 +170,28 @@ def _takes_checks_whole(instance: dg.DagsterInstance) -> bool:
 
         return write_checks_whole(instance)
     return storage.__name__ == "SqliteEventLogStorage"
+
+
+def report_checks_without_run(instance: dg.DagsterInstance, evaluations: Sequence[dg.AssetCheckEvaluation]) -> None:
+    """Write asset check results that no run came to, again for a partition that has one.
+
+    Dagster keeps one result a check, partition and run, and takes no second one without a run (a unique index); so the
+    one before makes room.  Its event stays in the log.
+    """
+    storage: Any = instance.event_log_storage
+    by_check: dict[tuple[dg.AssetKey, str], list[str | None]] = {}
+    for evaluation in evaluations:
+        by_check.setdefault((evaluation.asset_key, evaluation.check_name), []).append(evaluation.partition)
+    if BATCHES_AVAILABLE and isinstance(storage, SqlEventLogStorage):
+        columns = AssetCheckExecutionsTable.c
+        for (asset, check), partitions in by_check.items():
+            for start in range(0, len(partitions), _IN_LIMIT):
+                mine = columns.partition.in_(partitions[start : start + _IN_LIMIT])
+                this = (columns.asset_key == asset.to_string(), columns.check_name == check, columns.run_id == "", mine)
+                with storage.index_connection() as connection:
+                    connection.execute(AssetCheckExecutionsTable.delete().where(*this))
+    for evaluation in evaluations:
+        instance.report_runless_asset_event(evaluation)
 
 
 def _report(instance: dg.DagsterInstance, run_id: str, events: Sequence["DagsterEvent"]) -> None:

@@ -113,7 +113,7 @@ def _by_run(machine: CoreMachine, source: Source, last: LastLook, texts: list[st
     if last.error:
         texts.append(last.error)
     if job is not None and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
-        texts.append(f"the run that listed the container has {job.status.value}: {(job.error_details or '')[:300]}")
+        texts.append(f"the last listing of the container is {job.status.value}: {(job.error_details or '')[:300]}")
     ended = last.looked_at if job is None else max(filter(None, [last.looked_at, job.completed_at]), default=None)
     rested = ended is None or datetime.now(UTC) - ended >= timedelta(seconds=source.every_seconds)
     if job is None or rested or was_lost(machine, source, last, job):

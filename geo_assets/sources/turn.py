@@ -79,7 +79,10 @@ def turn(machine: CoreMachine, source: Source, *, limit: int = 5000, seconds: fl
 
 def _room(register: Register, source: Source, limit: int) -> tuple[int, str]:
     """How many entries may be queued, and what keeps it from being more."""
-    rooms = [(limit, f"{limit:,} are queued at once"), (source.max_active - register.active(), f"max_active is {source.max_active:,}")]
+    rooms = [
+        (limit, f"{limit:,} are queued at once"),
+        (source.max_active - register.active(), f"max_active is {source.max_active:,}"),
+    ]
     if source.per_minute is not None:
         recent = register.queued_since(datetime.now(UTC) - timedelta(minutes=1))
         rooms.append((source.per_minute - recent, f"per_minute is {source.per_minute:,}"))

@@ -307,7 +307,9 @@ def test_of_two_looks_at_once_the_first_to_write_wins(watched_on_each: Watched) 
 
 @pytest.mark.parametrize("spilled", [False, True])
 def test_more_than_fits_into_memory_is_compared_alike(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch, spilled: bool
+    watched: Watched,
+    monkeypatch: pytest.MonkeyPatch,
+    spilled: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     if spilled:
         monkeypatch.setattr("geo_assets.containers.buckets._IN_MEMORY", 50)

@@ -1,7 +1,7 @@
 """Turns: each version of each entry becomes one job, whatever holds it back, dies or ticks at the same moment.
 
-What belongs here: ``geo_assets.sources.turn``, and ticks that die at every point.  What does not: looks (``test_look``),
-and arbitrary histories (``test_histories``).
+What belongs here: ``geo_assets.sources.turn``, and ticks that die at every point.  What does not: looks
+(``test_look``), and arbitrary histories (``test_histories``).
 """
 
 import threading
@@ -15,10 +15,12 @@ from geo_assets.coremachine.ledger import BULK_PRIORITY, INTERACTIVE_PRIORITY
 from geo_assets.coremachine.submission import submit
 from geo_assets.errors import LookOvertakenError, ParameterError
 from geo_assets.sources.look import look
-from geo_assets.sources.register import EntryState
+from geo_assets.sources.register import EntryState, Seen
 from geo_assets.sources.source import Source
 from geo_assets.sources.tick import tick
 from geo_assets.sources.turn import turn
+from geo_assets.stores.memory import MemoryBlobStore
+from tests.containers.generated import Blob, GeneratedStore
 from tests.sources.watching import IN, DiedError, TrackedLedger, Watched, empty_ledger, source
 
 SCENES = source()
@@ -219,8 +221,6 @@ def test_a_blob_that_is_back_as_it_was_is_answered_as_before(watched: Watched) -
     before = watched.entries()["roads.shp"]
     register = watched.register()
     now = register.last_look()
-    from geo_assets.sources.register import Seen  # noqa: PLC0415
-
     half = Seen(
         name="roads.shp", version="parts:half", size=1, last_modified=None, state=EntryState.WAITING, reason="waits"
     )
@@ -257,10 +257,8 @@ def _die() -> None:
 
 def test_a_tick_may_die_anywhere(tmp_path: Path, ledger_template: Path) -> None:
     """Every transaction of a tick is a point to die at: before it, and when it is done but nobody knows."""
-
     database = Path(empty_ledger(tmp_path / "whole", ledger_template).removeprefix("sqlite:///"))
     w = Watched(tmp_path, ledger := TrackedLedger(f"sqlite:///{database}"))
-    store = w.store
     _scenario(w)
     ledger.engine.dispose()  # which brings everything into the file
     prepared = database.read_bytes()
@@ -276,7 +274,7 @@ def test_a_tick_may_die_anywhere(tmp_path: Path, ledger_template: Path) -> None:
             folder.mkdir()
             (folder / "ledger.db").write_bytes(prepared)
             ledger = TrackedLedger(f"sqlite:///{folder / 'ledger.db'}")
-            w = Watched(tmp_path, ledger, store)
+            w = Watched(tmp_path, ledger, w.store)
             getattr(ledger, moment)[ledger.calls + point] = _die
             with pytest.raises(DiedError):
                 tick(w.machine, VECTORS)
@@ -286,7 +284,7 @@ def test_a_tick_may_die_anywhere(tmp_path: Path, ledger_template: Path) -> None:
 
 
 def test_another_daemon_may_tick_at_any_moment(tmp_path: Path, ledger_template: Path) -> None:
-    store = None
+    store = MemoryBlobStore()
     points = 1
     point = 0
     while point < points:
@@ -294,7 +292,6 @@ def test_another_daemon_may_tick_at_any_moment(tmp_path: Path, ledger_template: 
         url = empty_ledger(tmp_path / str(point), ledger_template)
         ledger, other = TrackedLedger(url), TrackedLedger(url)
         w = Watched(tmp_path, ledger, store)
-        store = w.store
         w.put(*(f"{number}.tif" for number in range(3)))
         before = ledger.calls
 
@@ -369,8 +366,6 @@ def test_a_workflow_that_takes_no_blob_is_refused(watched: Watched) -> None:
 
 
 def test_a_burst_of_ten_thousand_makes_a_handful_of_waves(watched: Watched) -> None:
-    from tests.containers.generated import Blob, GeneratedStore  # noqa: PLC0415
-
     blobs = [[Blob(f"d{page}/{number:05}.tif") for number in range(1000)] for page in range(10)]
     w = Watched(watched.settings.home, watched.ledger, GeneratedStore(blobs))
     found = tick(w.machine, SCENES)

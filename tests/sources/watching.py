@@ -107,7 +107,7 @@ class Watched:
 
     def attempts(self) -> list[Attempt]:
         """All attempts there ever were, oldest first."""
-        found = self.ledger.read(lambda c: self.ledger._attempts_where(c))  # noqa: SLF001
+        found = self.ledger.read(self.ledger._attempts_where)
         return sorted(found, key=lambda attempt: attempt.attempt_id)
 
     def register(self, which: str = "scenes") -> Register:
