@@ -13,7 +13,7 @@ from geo_assets.assets.blob_source import component_sources, component_tree
 from geo_assets.assets.checks import build_check_job, build_checks
 from geo_assets.assets.clean_up import build_clean_up
 from geo_assets.assets.failure_webhook import build_failure_webhook
-from geo_assets.assets.lineage import build_container_automation, with_lineage, with_sources
+from geo_assets.assets.lineage import build_container_automation, with_lineage, with_page, with_sources
 from geo_assets.assets.reconciliation import build_reconciliation
 from geo_assets.assets.report import build_report
 from geo_assets.assets.source_sensors import build_source_sensors
@@ -106,8 +106,8 @@ def build_definitions(
         build_container_automation(registry),
         build_source_sensors(settings, registry, sources),
         build_blob_events(settings, registry, watched),
-        build_reconciliation(settings, registry),
-        build_report(settings, registry),
+        with_page(build_reconciliation(settings, registry)),
+        with_page(build_report(settings, registry)),
         build_clean_up(settings, registry, watched),
         build_failure_webhook(settings),
         *([components.build_defs()] if components is not None else []),

@@ -23,7 +23,7 @@ from geo_assets.coremachine.binding import Binding, Registry
 from geo_assets.settings import Settings
 from geo_assets.sources.source import Source
 
-__all__ = ["build_container_automation", "with_lineage", "with_sources"]
+__all__ = ["build_container_automation", "with_lineage", "with_page", "with_sources"]
 
 CONTAINER_PARTITIONS = "containers"
 _FOLLOWS = "container_contents"
@@ -42,9 +42,19 @@ _LISTING_COLUMNS = (
 )
 
 
+_HOW_TO_MATERIALIZE = (
+    "Materialize a partition here: its parameters are those of its latest job, or follow from its key; where neither"
+    " says enough, the run says what to do."
+)
+
+
 def with_sources(binding: Binding, sources: Sequence[Source]) -> Binding:
-    """The workflow with the external assets of the sources that feed it upstream of its asset."""
-    feeding = [source_key(source.name) for source in sources if source.workflow == binding.job_type]
+    """The workflow with the external assets of the sources that feed it upstream of its asset.
+
+    Every source is upstream of the listings, too, which are of any container; so all sources stand in one column.
+    """
+    lists = binding.asset == _FOLLOWS
+    feeding = [source_key(source.name) for source in sources if lists or source.workflow == binding.job_type]
     return replace(binding, asset_deps=(*binding.asset_deps, *(key.to_user_string() for key in feeding)))
 
 
@@ -60,10 +70,22 @@ def with_lineage(asset: dg.AssetsDefinition, binding: Binding, settings: Setting
     conditions = _conditions(binding)
 
     def dressed(spec: dg.AssetSpec) -> dg.AssetSpec:
-        spec = spec.merge_attributes(metadata=metadata)
-        return spec.replace_attributes(**conditions) if conditions else spec
+        told = f"{spec.description}\n\n{_HOW_TO_MATERIALIZE} See {metadata['geo/docs']}."
+        return spec.merge_attributes(metadata=metadata).replace_attributes(description=told, **conditions)
 
     return asset.map_asset_specs(dressed)
+
+
+def with_page(reports: dg.Definitions) -> dg.Definitions:
+    """Assets about everything with a link to their page in the docs, as those of workflows have."""
+
+    def dressed(spec: dg.AssetSpec) -> dg.AssetSpec:
+        page = {"geo/docs": f"docs/assets.md#{spec.key.to_user_string()}"}
+        return spec.merge_attributes(metadata=page, tags={"geo_assets/domain": "reports"})
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # on Definitions, a preview in Dagster 1.13
+        return reports.map_asset_specs(func=dressed)
 
 
 def _is_ours(workflow: type) -> bool:
