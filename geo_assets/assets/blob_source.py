@@ -4,6 +4,7 @@ What belongs here: the component, and loading the folder of components.  What do
 (``geo_assets.sources``), its sensor (``source_sensors``) and its asset (``sources``).
 """
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ from typing import Self
 
 import dagster as dg
 from dagster.components.core.component_tree import ComponentTree, ComponentTreeException
+from dagster.components.scaffold.scaffold import NoParams
 from pydantic import BaseModel, ValidationError
 
 import geo_assets.defs
@@ -25,6 +27,26 @@ __all__ = ["BlobSource", "component_sources", "component_tree"]
 _DEFS_MODULE = "geo_assets_configured_defs"
 
 
+class _Scaffolder(dg.Scaffolder[NoParams]):
+    """``dg scaffold defs geo_assets.BlobSource NAME``: a source that can be loaded as it is, to be edited."""
+
+    def scaffold(self, request: dg.ScaffoldRequest[NoParams]) -> None:
+        """Write the ``defs.yaml``."""
+        name = re.sub("[^a-z0-9_]", "_", request.target_path.name.lower())
+        dg.scaffold_component(
+            request,
+            {
+                "name": name if name[:1].isalpha() else f"source_{name}",
+                "container": get_settings().bronze_container,
+                "prefix": f"{name}/",
+                "workflow": "process_raster",
+                "parameters": {"collection_id": name},
+                "every": "5m",
+            },
+        )
+
+
+@dg.scaffold_with(_Scaffolder)
 class BlobSource(dg.Component):
     """A watched container, and what becomes of its blobs.
 

@@ -183,7 +183,7 @@ class Source(BaseModel):
         text = json.dumps(self.model_dump(mode="json", include=deciding), sort_keys=True)
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
-    @property
+    @cached_property
     def group_names(self) -> tuple[str, ...]:
         """Names of the groups of :attr:`extract`."""
         return _groups(self.extract) if self.extract is not None else ()
