@@ -35,7 +35,7 @@ from geo_assets.settings import Settings
 from geo_assets.sources.look import look
 from geo_assets.sources.source import Source
 from geo_assets.sources.turn import turn
-from geo_assets.stores import azure_access
+from geo_assets.stores import account_access
 
 __all__ = ["Heard", "Hint", "HintQueue", "open_queue", "prefixes_of", "read_message", "take_hints"]
 
@@ -223,7 +223,7 @@ def open_queue(settings: Settings) -> HintQueue:
     if settings.events_queue is None:
         raise SettingsError("no queue of blob events is set: GEO_ASSETS_EVENTS_QUEUE")
     endpoint = settings.events_queue_endpoint
-    access = azure_access(settings)
+    access = account_access(settings)
     if endpoint is None:
         endpoint = access.endpoint.replace(".blob.", ".queue.", 1)
         if endpoint == access.endpoint:

@@ -20,7 +20,7 @@ __all__ = [
     "BlobProperties",
     "BlobStore",
     "Detail",
-    "azure_access",
+    "account_access",
     "open_blob_store",
 ]
 
@@ -51,10 +51,10 @@ def open_blob_store(settings: Settings, *, credential: Any = None) -> BlobStore:
 def _open_azure(settings: Settings, credential: Any) -> BlobStore:
     from geo_assets.stores.azure import AzureBlobStore  # noqa: PLC0415
 
-    return AzureBlobStore(azure_access(settings, credential=credential))
+    return AzureBlobStore(account_access(settings, credential=credential))
 
 
-def azure_access(settings: Settings, *, credential: Any = None) -> "AzureAccess":
+def account_access(settings: Settings, *, credential: Any = None) -> "AzureAccess":
     """Where the storage account of the settings is and how to sign in to it; arguments and errors as above."""
     from geo_assets.stores.azure_access import AzureAccess  # noqa: PLC0415
 

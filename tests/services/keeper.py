@@ -1,8 +1,8 @@
 """The process that starts one service and stops it when the test session ends, however that ends.
 
-Run as ``python -m tests.services.keeper {postgres,azurite,azurite_queue} STATE_FILE OWNER_PID``.  The state file appears whole,
-holding either what a client needs or the error.  The keeper is in a session of its own (Ctrl-C does not reach it)
-and ends with its owner or on SIGTERM; the kernel kills the service should the keeper itself be killed.
+Run as ``python -m tests.services.keeper {postgres,azurite,azurite_queue} STATE_FILE OWNER_PID``.  The state file
+appears whole, holding either what a client needs or the error.  The keeper is in a session of its own (Ctrl-C does not
+reach it) and ends with its owner or on SIGTERM; the kernel kills the service should the keeper itself be killed.
 """
 
 import base64
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -43,14 +43,14 @@ def main(service: str, state_file: Path, owner_pid: int) -> int:
     stopped = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopped.set())
-    keep = {
+    keep: dict[str, Callable[[], AbstractContextManager[tuple[State, subprocess.Popen[bytes]]]]] = {
         "postgres": _postgres,
         "azurite": lambda: _azurite("blob", _azurite_key(state_file.parent)),
         "azurite_queue": lambda: _azurite("queue", _azurite_key(state_file.parent)),
-    }[service]
+    }
     try:
         owner = psutil.Process(owner_pid)
-        with keep() as (state, server):
+        with keep[service]() as (state, server):
             _write(state_file, state)
             # Half a second is the longest a service outlives a session that was killed; is_running also
             # tells when the pid has been given to another process
