@@ -32,7 +32,7 @@ def check(
     keys: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY]...", help="Its partitions, as they were submitted; default: all.", show_default=False
+            metavar="KEY", help="Its partitions, as they were submitted; default: all.", show_default=False
         ),
     ] = None,
     *,
