@@ -129,6 +129,19 @@ def test_jobs_do_not_import_assets(module: str) -> None:
     )
 
 
+@pytest.mark.parametrize("module", _names("sources"))
+def test_sources_import_neither_dagster_nor_what_lies_above(module: str) -> None:
+    above = ("assets", "build", "cli", "definitions", "jobs", "resources")
+    dagster = frozenset({"dagster", "dagster_azure", "dagster_postgres", "dagster_shared"})
+    assert not _forbidden(_source(module).read_text(), ours=above, theirs=dagster), f"{module} reaches up"
+
+
+def test_sources_load_without_dagster() -> None:
+    loaded = _loaded_after(_modules("sources"))
+    assert "geo_assets.sources.look" in loaded
+    assert not {name for name in loaded if name.partition(".")[0].startswith("dagster")}
+
+
 @pytest.mark.parametrize(
     ("source", "found"),
     [

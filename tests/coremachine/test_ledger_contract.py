@@ -30,7 +30,18 @@ from geo_assets.coremachine.ledger import (
     TaskUpdate,
     Wave,
 )
-from geo_assets.coremachine.ledger_tables import ATTEMPT_TRANSITIONS, attempts, audit, jobs, sources_of, tasks, waves
+from geo_assets.coremachine.ledger_tables import (
+    ATTEMPT_TRANSITIONS,
+    attempts,
+    audit,
+    jobs,
+    notices,
+    source_entries,
+    source_looks,
+    sources_of,
+    tasks,
+    waves,
+)
 from geo_assets.errors import IllegalTransitionError, JobNotFoundError, ParameterError
 from tests.services.found import REPOSITORY
 
@@ -1144,7 +1155,7 @@ def test_all_containers_over_a_terabyte_is_one_query(ledger: Ledger) -> None:
 
 def test_the_page_on_the_ledger_describes_every_column() -> None:
     page = _page()
-    for table in (jobs, attempts, tasks, waves, audit):
+    for table in (jobs, attempts, tasks, waves, audit, source_entries, source_looks, notices):
         section = page.partition(f"### {table.name}\n")[2].partition("\n## ")[0].partition("\n### ")[0]
         missing = [column.name for column in table.columns if f"`{column.name}`" not in section]
         assert not missing, f"docs/ledger.md says nothing of {missing} in {table.name}"
