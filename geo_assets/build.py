@@ -69,7 +69,9 @@ def build_definitions(
     registry = registry if registry is not None else load_registry(settings)
     if components is None and sources is None:
         components = component_tree(settings)
-    sources = sources if sources is not None else load_sources(settings.sources_path)
+    sources = (
+        sources if sources is not None else load_sources(settings.sources_path, required=settings.sources is not None)
+    )
     watched = [*sources, *component_sources(components)]
     check_sources(watched, registry)
     machine = core_machine_resource(registry, open_services, listeners=[take_listings(watched)])

@@ -47,7 +47,7 @@ def _configured(settings: Settings) -> tuple["Source", ...]:
     from geo_assets.sources.rules import check_sources  # noqa: PLC0415
     from geo_assets.sources.source import load_sources  # noqa: PLC0415
 
-    found = load_sources(settings.sources_path)
+    found = load_sources(settings.sources_path, required=settings.sources is not None)
     if _has_components(settings):
         # Dagster takes a second to load
         from geo_assets.assets.blob_source import component_sources, component_tree  # noqa: PLC0415

@@ -247,12 +247,18 @@ def _groups(pattern: str) -> tuple[str, ...]:
 # --- YAML ----------------------------------------------------------------------------------------------------------
 
 
-def load_sources(path: Path) -> tuple[Source, ...]:
+def load_sources(path: Path, *, required: bool = False) -> tuple[Source, ...]:
     """The sources of a YAML file, or of all ``*.yaml`` and ``*.yml`` of a folder; none where nothing is there.
+
+    Args:
+        path: the file or folder.
+        required: whether something must be there, as somebody has set it.
 
     Raises:
         SettingsError: what cannot be used, all of it in one message that names file, source and key.
     """
+    if required and not path.exists():
+        raise SettingsError(f"GEO_ASSETS_SOURCES: there is nothing at {path}: make it, or take the setting away")
     problems: list[str] = []
     sources: list[Source] = []
     files: dict[str, Path] = {}

@@ -133,6 +133,13 @@ def test_a_file_that_cannot_be_used_stops_the_code_location(monkeypatch: pytest.
         build_definitions()
 
 
+def test_a_file_that_was_set_and_is_away_is_no_empty_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GEO_ASSETS_SOURCES", str(tmp_path / "away.yaml"))
+    get_settings.cache_clear()
+    with pytest.raises(SettingsError, match=r"GEO_ASSETS_SOURCES: there is nothing at .*away\.yaml"):
+        build_definitions()
+
+
 def test_a_folder_that_is_not_there_is_no_empty_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GEO_ASSETS_DEFS", str(tmp_path / "nowhere"))
     get_settings.cache_clear()
