@@ -21,6 +21,7 @@ CHECK_NAME = "all_tasks_succeeded"
 
 _COLUMN_SCHEMA = "dagster/column_schema"
 """Dagster's own key for columns: a list of ``name``, ``type`` and perhaps ``description``."""
+_ROW_COUNT, _PARTITION_ROW_COUNT = "dagster/row_count", "dagster/partition_row_count"
 _RESULT_LIMIT = 8000
 """Most characters of the result shown in the event; all of it is in the ledger."""
 
@@ -67,6 +68,8 @@ def _own_metadata(binding: Binding, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    if _ROW_COUNT in values:  # Dagster has a name for rows of an asset and one for those of a partition; both are read
+        values = {_PARTITION_ROW_COUNT: values[_ROW_COUNT], **values}
     return {name if "/" in name else f"geo/{name}": _value_of(name, value) for name, value in values.items()}
 
 

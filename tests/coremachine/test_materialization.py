@@ -130,6 +130,7 @@ def test_the_workflows_own_values_are_shown_under_their_names() -> None:
     own = {"dagster/row_count": 5, "files": 3, "summary": Markdown("**bold**"), "when": STARTED, "nothing": None}
     made = materialization_of(showing(**own), ATTEMPT)
     assert made.metadata["dagster/row_count"].value == 5
+    assert made.metadata["dagster/partition_row_count"].value == 5
     assert made.metadata["geo/files"].value == 3
     assert isinstance(made.metadata["geo/summary"], dg.MarkdownMetadataValue)
     assert made.metadata["geo/when"].value == str(STARTED)
