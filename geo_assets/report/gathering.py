@@ -148,7 +148,7 @@ def _read_catalog(catalog: CatalogStore, tally: "_Tally", problems: list[tuple[s
         with _part(f"collection {collection_id}", problems):
             document = catalog.get_collection(collection_id) or {}
             tally.begin(collection_id, str(document.get("title") or ""))
-            for item in catalog.iter_items(collection_id):
+            for item in catalog.iter_overviews(collection_id):
                 tally.add(collection_id, item)
 
 

@@ -121,8 +121,8 @@
     for (const shape of seen) {
       if (shape.box[2] - shape.box[0] < small && shape.box[3] - shape.box[1] < small) continue;
       pen.fillStyle = pen.strokeStyle = colours[shape.colour];
-      // what covers half the world would only tint it
-      pen.globalAlpha = shape.area > 60000 ? 0.04 : many ? 0.1 : 0.24;
+      // the larger, the paler: what covers half the world would only tint it
+      pen.globalAlpha = many ? 0.1 : Math.max(0.04, 0.27 - 0.045 * Math.log10(1 + shape.area));
       pen.fill(shape.path, "evenodd");
       pen.globalAlpha = many ? 0.5 : 0.9;
       pen.lineWidth = (many ? 0.7 : 1.2) * px;

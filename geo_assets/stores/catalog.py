@@ -120,6 +120,14 @@ class CatalogStore(Protocol):
         """What each item of a collection points at, a page in memory at a time; nothing if that is not there."""
         ...
 
+    def iter_overviews(self, collection_id: str) -> Iterator[dict[str, Any]]:
+        """All items of a collection, of each at least what an overview of very many shows, a page in memory at a time.
+
+        That is: id, bbox, geometry; of the properties datetime, start_datetime, created, table:row_count and those
+        that begin with ``geo_assets:``; of the assets href, type, roles and file:size.
+        """
+        ...
+
     def count_items(self, collection_id: str) -> int:
         """How many items a collection holds."""
         ...

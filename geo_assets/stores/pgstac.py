@@ -50,6 +50,14 @@ _REFERENCES: Final = (
     " from jsonb_each(i.content->'assets')))"
 )
 
+_OVERVIEW: Final = (
+    "jsonb_build_object('id', i.id, 'bbox', i.content->'bbox', 'geometry', st_asgeojson(i.geometry, 6)::jsonb,"
+    " 'properties', (select jsonb_object_agg(key, value) from jsonb_each(i.content->'properties')"
+    " where key like 'geo\\_assets:%%' or key in ('datetime', 'start_datetime', 'created', 'table:row_count')),"
+    " 'assets', (select jsonb_object_agg(key, jsonb_build_object('href', value->'href', 'type', value->'type',"
+    " 'roles', value->'roles', 'file:size', value->'file:size')) from jsonb_each(i.content->'assets')))"
+)
+
 
 class PgstacCatalog:
     """A catalog in the pgSTAC schema of a database; the schema is made, or brought up to date, when it is opened."""
@@ -125,6 +133,10 @@ class PgstacCatalog:
         # what is left out makes the page small: statistics and footprints are most of an item
         for item in self._pages(_REFERENCES, collection_id):
             yield references_of(item)
+
+    def iter_overviews(self, collection_id: str) -> Iterator[dict[str, Any]]:
+        """All items of a collection, of each what an overview shows, by id, a page at a time."""
+        return self._pages(_OVERVIEW, collection_id)
 
     def _pages(self, what: LiteralString, collection_id: str) -> Iterator[dict[str, Any]]:
         query = sql.SQL(

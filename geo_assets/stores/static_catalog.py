@@ -134,6 +134,10 @@ class StaticCatalog:
         """What each item of a collection points at, in the order of their file names."""
         return (references_of(item) for item in self.iter_items(collection_id))
 
+    def iter_overviews(self, collection_id: str) -> Iterator[dict[str, Any]]:
+        """All items of a collection, in the order of their file names: a file is read whole or not at all."""
+        return self.iter_items(collection_id)
+
     def count_items(self, collection_id: str) -> int:
         """How many items a collection holds."""
         return len(self._item_files(collection_id))

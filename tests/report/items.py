@@ -73,7 +73,7 @@ class CatalogOf:
         """A document."""
         return {"title": f"All of {collection_id}"}
 
-    def iter_items(self, collection_id: str) -> Iterator[Any]:
+    def iter_overviews(self, collection_id: str) -> Iterator[Any]:
         """The items."""
         yield from self._items[collection_id]
 
