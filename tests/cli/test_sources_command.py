@@ -168,11 +168,11 @@ def test_usage(run: Run, maps: Path) -> None:
         3,
         "geo-assets: there is no source 'imagery'; there are: images, tables, whole\n",
     )
-    get_settings().sources_path.write_text(SOURCES + "    evry: 5m\n")
+    get_settings().sources_path.write_text(SOURCES + "    ever: 5m\n")
     for arguments in (("list",), ("check",)):
         bad = run("sources", *arguments, "--json")
         assert bad.status == 2
-        assert "unknown key `evry`: did you mean `every`?" in bad.json["message"]
+        assert "unknown key `ever`: did you mean `every`?" in bad.json["message"]
 
 
 def test_without_sources_it_says_where_they_belong(run: Run) -> None:

@@ -235,7 +235,7 @@ def test_a_file_a_folder_and_nothing_at_all(tmp_path: Path) -> None:
         ("sources: {name: a}", "s.yaml: `sources` is a mapping, not a list"),
         ("sources: [a]", "s.yaml: source 1 is text, not keys and values"),
         ("sources: [{name: a}]", "s.yaml: source 'a': `container` is missing: Container that is watched."),
-        (GOOD + "    evry: 5m\n", "s.yaml: source 'aerials': unknown key `evry`: did you mean `every`?"),
+        (GOOD + "    ever: 5m\n", "s.yaml: source 'aerials': unknown key `ever`: did you mean `every`?"),
         (GOOD + "    every: 6m\n", "the key every is there twice"),
         (GOOD + GOOD.removeprefix("\nsources:\n"), "s.yaml: source 'aerials' is there twice"),
         ("sources: !!python/object/apply:os.system ['true']", "is no YAML that is understood:"),
