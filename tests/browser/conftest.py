@@ -20,16 +20,31 @@ from geo_assets.settings import get_settings
 from tests.browser.seen import DagsterPages, browser_path, launched, opened
 from tests.integration.dagster_up import ROOT, DagsterUp
 
-__all__ = ["FILES", "MODULE", "fill", "work_off"]
+__all__ = ["ARRIVALS", "FILES", "MODULE", "fill", "work_off"]
 
 MODULE = "geo_assets.definitions"
 FILES = sorted(path for path in (ROOT / "geo_assets" / "demo_data").iterdir() if path.suffix != ".md")
+
+ARRIVALS = "arrivals"
+"""A container that is watched, and its source's name."""
+SOURCES = f"""\
+sources:
+  - name: {ARRIVALS}
+    container: {ARRIVALS}
+    workflow: process_raster
+    every: 5s
+    parameters:
+      collection_id: {ARRIVALS}
+"""
 
 
 @pytest.fixture(scope="package")
 def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterUp]:
     browser_path()  # without a browser, do not start Dagster for nothing
-    up = DagsterUp(MODULE, tmp_path_factory.mktemp("browser"))
+    home = tmp_path_factory.mktemp("browser")
+    (home / "sources.yaml").write_text(SOURCES)
+    (home / "containers" / ARRIVALS).mkdir(parents=True)
+    up = DagsterUp(MODULE, home)
     try:
         yield up
     finally:
