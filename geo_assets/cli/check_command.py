@@ -116,4 +116,5 @@ def _print(asset: str, tally: "Tally", found: "Sequence[Looked]") -> None:
     )
     say("")
     good = tally.count("passed")
-    say(f"{tally.partitions:,} partitions of {asset}: {good:,} of {tally.total:,} looks found all well")
+    what = "partition" if tally.partitions == 1 else "partitions"
+    say(f"{tally.partitions:,} {what} of {asset}: {good:,} of {tally.total:,} looks found all well")
