@@ -17,10 +17,10 @@ from tests.services.found import REPOSITORY
 
 PACKAGE = Path(geo_assets.__file__).parent
 DOMAIN = ("containers", "raster", "vector", "stac", "stores")
-BESIDE_DAGSTER = ("checking", "notices", "sources", "webhook")
+BESIDE_DAGSTER = ("checking", "notices", "report", "report_server", "sources", "webhook")
 """They know the ledger and the stores, and leave Dagster to ``assets``."""
-ABOVE_DOMAIN = ("assets", "build", "checking", "cli", "coremachine", "definitions", "jobs", "resources")
-ABOVE_COREMACHINE = ("assets", "build", "checking", "cli", "definitions", "jobs", "resources")
+ABOVE_DOMAIN = ("assets", "build", "checking", "cli", "coremachine", "definitions", "jobs", "report", "resources")
+ABOVE_COREMACHINE = ("assets", "build", "checking", "cli", "definitions", "jobs", "report", "resources")
 GEODATA = frozenset(
     [
         "rasterio",

@@ -4,8 +4,11 @@ It needs no Dagster: the page is a file.
 """
 
 import os
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect
@@ -96,6 +99,45 @@ def test_the_map_is_drawn_filtered_and_asked(page: Page) -> None:
     assert colour_at(page, 500, 243) != (0, 0, 0, 0)
 
 
+@pytest.mark.skipif(not _WANTS_PICTURES, reason="GEO_ASSETS_SCREENSHOTS is not 1")
+def test_the_picture_of_the_docs_is_taken(chromium: Browser, tmp_path: Path) -> None:
+    chance = random.Random(7)
+    places = [(8, 48), (-100, 40), (105, 15), (-58, -12), (135, -25), (24, 2), (178, -17), (30, 62)]
+
+    def scattered(collection: str, count: int, side: float) -> list[dict[str, Any]]:
+        made = []
+        for n in range(count):
+            west, south = (chance.gauss(at, 7) for at in chance.choice(places))
+            box = [(west + 180) % 360 - 180, south, (west + side + 180) % 360 - 180, south + side * 0.8]
+            made.append(
+                raster(
+                    f"{collection}_{n:04d}.tif",
+                    int(chance.paretovariate(1.2) * 2e8),
+                    bbox=box,
+                    geometry={"type": "Point", "coordinates": []},
+                    datetime=f"{chance.randint(2012, 2025)}-{chance.randint(1, 12):02d}-15T00:00:00Z",
+                    created=f"{chance.choice((2024, 2025, 2025))}-{chance.randint(1, 12):02d}-01T00:00:00Z",
+                )
+            )
+        return made
+
+    report = report_of(
+        {
+            "orthophotos": scattered("ortho", 260, 0.3),
+            "elevation": scattered("dem", 110, 3),
+            "satellite": scattered("scene", 90, 5),
+        },
+        ui_url="http://127.0.0.1:3000",
+    )
+    file = tmp_path / "catalog.html"
+    file.write_text(render(replace(report, containers=12)), encoding="utf-8")
+    page = chromium.new_page(viewport={"width": 1300, "height": 900})
+    page.goto(file.as_uri())
+    page.wait_for_timeout(500)
+    page.screenshot(path=IMAGES / "report.png")
+    page.close()
+
+
 def test_tables_are_sorted_and_read_without_a_script(page: Page, chromium: Browser) -> None:
     rows = page.get_by_role("table", name="Biggest datasets").locator("tbody tr")
     expect(rows).to_have_count(3)
@@ -106,8 +148,6 @@ def test_tables_are_sorted_and_read_without_a_script(page: Page, chromium: Brows
     expect(rows.first).to_contain_text("europe.tif")
     head.get_by_role("button").click()
     expect(rows.first).to_contain_text("tiny.tif")
-    if _WANTS_PICTURES:
-        page.screenshot(path=IMAGES / "report.png", clip={"x": 0, "y": 0, "width": 1300, "height": 900})
     context = chromium.new_context(java_script_enabled=False, offline=True)
     plain = context.new_page()
     plain.goto(page.url)
