@@ -62,7 +62,7 @@ def check(params: dict[str, Any]) -> dict[str, Any]:
     return {"success": True, "result": {"source": params["source"]}}
 
 
-class _OneTask(Workflow):
+class OneTask(Workflow):
     """One stage of one task, whose result is the job's."""
 
     Parameters: ClassVar[type[WorkflowParameters]] = SourceParameters
@@ -89,7 +89,7 @@ class _OneTask(Workflow):
         return returned
 
 
-class CheckRaster(_OneTask):
+class CheckRaster(OneTask):
     """Publishes nothing."""
 
     job_type = "check_raster"
@@ -97,7 +97,7 @@ class CheckRaster(_OneTask):
     handlers: ClassVar[Mapping[str, Handler]] = {"do": check}
 
 
-class MakeCog(_OneTask):
+class MakeCog(OneTask):
     """Publishes two blobs, and an item on another asset."""
 
     job_type = "make_cog"
@@ -116,7 +116,7 @@ class MakeCog(_OneTask):
         return [*blobs, *CatalogCog.published(result)]
 
 
-class CatalogCog(_OneTask):
+class CatalogCog(OneTask):
     """Publishes an item."""
 
     job_type = "catalog_cog"

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from geo_assets.coremachine.asset_job import JOB_TAGS, MACHINE, machine_of
 from geo_assets.coremachine.binding import Registry
+from geo_assets.coremachine.partition_wipe import unmaterialize
 from geo_assets.coremachine.shown import materialized, show_findings
 from geo_assets.errors import GeoAssetsError
 from geo_assets.settings import Settings
@@ -73,7 +74,7 @@ def build_reconciliation(settings: Settings, registry: Registry) -> dg.Definitio
         # polars and the stores are loaded where they are used
         from geo_assets.reconcile import EVERYTHING, reconcile, repair  # noqa: PLC0415
 
-        machine, instance = machine_of(context), context.instance
+        machine, instance, who = machine_of(context), context.instance, f"run {context.run.run_id}"
         if unknown := sorted(set(config.only) - set(_PARTS)):
             raise dg.Failure(f"no part of a reconciliation: {', '.join(unknown)}; there are {', '.join(_PARTS)}",
                              allow_retries=False)  # fmt: skip
@@ -83,9 +84,10 @@ def build_reconciliation(settings: Settings, registry: Registry) -> dg.Definitio
             mended = repair(
                 machine,
                 found.findings,
-                who=f"run {context.run_id}",
+                who=who,
                 execute=config.repair,
                 show=lambda findings: show_findings(machine, instance, findings),
+                wipe=lambda asset, keys: unmaterialize(instance, asset=asset, partition_keys=keys, who=who),
             )
         except GeoAssetsError as error:
             raise dg.Failure(str(error), allow_retries=False) from error

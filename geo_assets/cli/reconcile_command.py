@@ -109,13 +109,15 @@ def _repaired(
 ) -> "list[Mended]":
     from geo_assets.reconcile import repair  # noqa: PLC0415 - as above
 
-    show = None
+    show = wipe = None
     if instance is not None:
+        from geo_assets.coremachine.partition_wipe import unmaterialize  # noqa: PLC0415 - as above
         from geo_assets.coremachine.shown import show_findings  # noqa: PLC0415 - as above
 
         dagster = instance
         show = lambda findings: show_findings(machine, dagster, findings)  # noqa: E731
-    return repair(machine, found.findings, who=who, execute=really, show=show)
+        wipe = lambda asset, keys: unmaterialize(dagster, asset=asset, partition_keys=keys, who=who)  # noqa: E731
+    return repair(machine, found.findings, who=who, execute=really, show=show, wipe=wipe)
 
 
 @contextmanager
@@ -173,9 +175,13 @@ def _print(found: "Reconciliation", limit: int) -> None:
 
 
 def _verdict(found: "Reconciliation") -> str:
+    from geo_assets.reconciliation.findings import Fate  # noqa: PLC0415 - as above
+
     if found.unknown:
         return f"{len(found.unknown)} directions are unknown, {found.wrong:,} things disagree in the others"
-    return f"{found.wrong:,} things disagree" if found.wrong else "all agree"
+    later = found.count(Fate.AT_WORK) + found.count(Fate.NOT_JUDGED)
+    more = f"; {later:,} are at work or could not be judged: look again later" if later else ""
+    return (f"{found.wrong:,} things disagree" if found.wrong else "all agree") + more
 
 
 def _counts(counts: "dict[str, int]") -> str:

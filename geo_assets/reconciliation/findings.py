@@ -84,7 +84,7 @@ class Action(StrEnum):
     """What a repair does about a finding."""
 
     QUEUE = "queue its job again"
-    REMOVE_ITEM = "remove the item"
+    REMOVE_ITEM = "remove the item and its picture"
     SHOW = "show the partition as materialized again"
     SWEEP = "remove what is older than a day"
 
@@ -112,6 +112,8 @@ class Finding:
     """Type and id of the job to queue again."""
     attempt_id: str | None = None
     """Whose result is to be shown again."""
+    stands_for: tuple[str, str] | None = None
+    """Asset and key of the partition that shows the item, if what it describes is the partition's own source."""
 
     @property
     def thing(self) -> str:
@@ -186,6 +188,10 @@ class Reconciliation:
     def agrees(self) -> bool:
         """Whether all was looked at and nothing is wrong."""
         return not self.wrong and not self.unknown
+
+    def count(self, fate: Fate) -> int:
+        """How many things of all directions are counted as this."""
+        return sum(line.counts[fate] for line in self.lines)
 
     def require_sums(self) -> None:
         """Make sure that each thing was counted once.

@@ -6,6 +6,7 @@ Each step may be done twice, so that a repair that was killed is finished by rec
 that waits already is not queued again, an item that is gone stays gone, a partition that is shown is shown once more.
 """
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +15,13 @@ from typing import Any
 from geo_assets.coremachine.ledger import Decision, Job
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.submission import retry_jobs
-from geo_assets.errors import GeoAssetsError, JobNotFoundError
+from geo_assets.errors import BlobNotFoundError, ContainerNotFoundError, GeoAssetsError, JobNotFoundError
 from geo_assets.jobs.vector_staging import sweep
 from geo_assets.reconciliation.findings import Action, Finding
+from geo_assets.reconciliation.looks import blob_of_href, root_of
 from geo_assets.redaction import redact
+from geo_assets.stores.catalog import CatalogStore, ItemReferences, references_of
+from geo_assets.unpublish import Wipe
 
 __all__ = ["ACTION", "Mended", "Show", "repair"]
 
@@ -50,6 +54,7 @@ def repair(
     who: str,
     execute: bool = False,
     show: Show | None = None,
+    wipe: Wipe | None = None,
 ) -> list[Mended]:
     """Mend; without ``execute`` only say what would be done.
 
@@ -59,6 +64,7 @@ def repair(
         who: for the audit.
         execute: do it.
         show: lets Dagster show partitions again; ``None``: those are left.
+        wipe: lets Dagster show nothing of partitions whose item is removed.
 
     Returns:
         One a finding, in order; what has no action, or cannot be done here, is ``left``.
@@ -75,16 +81,20 @@ def repair(
     todo = [position for position, can in enumerate(able) if can]
     for start in range(0, len(todo), _BATCH):
         positions = todo[start : start + _BATCH]
-        done.update(zip(positions, _repair_some(machine, [findings[at] for at in positions], who, show), strict=True))
+        done.update(
+            zip(positions, _repair_some(machine, [findings[at] for at in positions], who, show, wipe), strict=True)
+        )
     return [done.get(position, Mended(finding=one, outcome="left")) for position, one in enumerate(findings)]
 
 
-def _repair_some(machine: CoreMachine, findings: Sequence[Finding], who: str, show: Show | None) -> list[Mended]:
+def _repair_some(
+    machine: CoreMachine, findings: Sequence[Finding], who: str, show: Show | None, wipe: Wipe | None
+) -> list[Mended]:
     audits = _begun(machine, findings, who)
     ended: dict[int, Mended] = {}
     try:
         for action, mend in (
-            (Action.REMOVE_ITEM, _remove_items),
+            (Action.REMOVE_ITEM, lambda machine, some: _remove_items(machine, some, wipe)),
             (Action.QUEUE, _queue),
             (Action.SHOW, lambda _, some: _shown(show, some)),
             (Action.SWEEP, _sweep),
@@ -157,7 +167,9 @@ def _queue(machine: CoreMachine, findings: Sequence[Finding]) -> list[Mended]:
     ]
 
 
-def _remove_items(machine: CoreMachine, findings: Sequence[Finding]) -> list[Mended]:
+def _remove_items(machine: CoreMachine, findings: Sequence[Finding], wipe: Wipe | None) -> list[Mended]:
+    """Items with their pictures, as when a job of their container prunes what vanished."""
+    catalog: CatalogStore = machine.services["catalog"]
     # a collection is brought up to date once, however many of its items go
     ids: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for finding in findings:
@@ -165,15 +177,46 @@ def _remove_items(machine: CoreMachine, findings: Sequence[Finding]) -> list[Men
     problems: dict[str, str] = {}
     for collection, names in ids.items():
         try:
-            machine.services["catalog"].delete_items(collection, list(names))
+            items = [item for name in names if (item := catalog.get_item(collection, name)) is not None]
+            catalog.delete_items(collection, list(names))
+            _remove_pictures(machine, [references_of(item) for item in items])
         except GeoAssetsError as error:
             problems[collection] = redact(str(error))
+    gone: defaultdict[str, list[str]] = defaultdict(list)
+    for one in findings:
+        if one.collection not in problems and one.stands_for is not None:
+            gone[one.stands_for[0]].append(one.stands_for[1])
+    for asset, keys in gone.items() if wipe is not None else ():
+        wipe(asset, sorted(set(keys)))
     return [
         Mended(finding=one, outcome="failed", detail=problems[one.collection])
         if one.collection in problems
         else Mended(finding=one, outcome="removed")
         for one in findings
     ]
+
+
+def _remove_pictures(machine: CoreMachine, removed: Sequence[ItemReferences]) -> None:
+    """Pictures of removed items, unless another item describes the same blob."""
+    blobs, container = machine.services["blobs"], machine.settings.thumbnail_container
+    root = root_of(blobs, container)
+    catalog: CatalogStore = machine.services["catalog"]
+    described: dict[str, set[str]] = {}
+    for item in removed:
+        if item.blob is None:
+            continue
+        if item.blob[0] not in described:
+            described[item.blob[0]] = {
+                one.blob
+                for collection in catalog.list_collections()
+                for one in catalog.described_blobs(collection, container=item.blob[0]).values()
+            }
+        if item.blob[1] in described[item.blob[0]]:
+            continue
+        for place in (blob_of_href(href, root) for href in item.hrefs):
+            if place is not None and place[0] == container:
+                with contextlib.suppress(BlobNotFoundError, ContainerNotFoundError):
+                    blobs.delete(*place)
 
 
 def _shown(show: Show | None, findings: Sequence[Finding]) -> list[Mended]:

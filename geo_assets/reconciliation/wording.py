@@ -6,8 +6,10 @@ What belongs here: sentences, and the action that belongs to each.  What does no
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from geo_assets.coremachine.identity import decode_partition_key
+from geo_assets.coremachine.identity import decode_partition_key, encode_partition_key
 from geo_assets.errors import ParameterError
+from geo_assets.jobs.raster_cataloguing import ITEM_ASSET as RASTER_ITEM_ASSET
+from geo_assets.jobs.vector_cataloguing import ITEM_ASSET as TABLE_ITEM_ASSET
 from geo_assets.reconciliation.findings import Action, Direction, Fate, Finding
 
 __all__ = ["dangling", "left_behind", "missed", "not_shown", "shown_only", "staged", "unknown", "without_job"]
@@ -130,7 +132,14 @@ def dangling(
         mend=mend,
         action=action,
         job=job if action is Action.QUEUE else None,
+        stands_for=_partition_of(row) if action is Action.REMOVE_ITEM else None,
     )
+
+
+def _partition_of(row: Row) -> tuple[str, str]:
+    of_table = row["kind"] == "table"
+    name = f"{row['collection']}{'.' if of_table else '/'}{row['name']}"
+    return (TABLE_ITEM_ASSET if of_table else RASTER_ITEM_ASSET), str(encode_partition_key(name))
 
 
 def _for_item(row: Row, job: tuple[str, str] | None, source: str) -> tuple[str, Action | None]:
