@@ -12,7 +12,7 @@ import pytest
 
 from geo_assets.coremachine import dispatch, events
 from geo_assets.coremachine.binding import Binding, bind, registry_of
-from geo_assets.coremachine.contract import JobStatus, OutcomeKind, Workflow, WorkflowParameters
+from geo_assets.coremachine.contract import CheckResult, JobStatus, OutcomeKind, Workflow, WorkflowParameters
 from geo_assets.coremachine.dispatch import WAVE_TAG, RunAsked, Tick
 from geo_assets.coremachine.ledger import Attempt, Job, Ledger, Settlement
 from geo_assets.coremachine.machine import CoreMachine
@@ -378,6 +378,40 @@ def test_events_that_a_dead_run_owes_are_written_once(machine: CoreMachine, inst
     assert record.run_id == run.run_id
     assert record.asset_materialization is not None
     assert record.asset_materialization.metadata["geo/outcome"].value == "created"
+
+
+def test_checks_that_a_dead_run_owes_are_written_with_its_materializations(
+    machine: CoreMachine, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Convert, "check_results", lambda _: [CheckResult(check="whole", passed=True)])
+    queue(machine, "a.tif", "b.tif")
+    run, held = one_run(machine, instance)
+    for attempt in held:
+        settle(machine, attempt)
+    # it died after the first one's materialization, before its check
+    where = {"run_id": run.run_id, "job_name": "convert", "step_key": ""}
+    materialization = dg.AssetMaterialization(KEY, partition="a.tif")
+    events.report_materializations(instance, **where, materializations=[materialization])
+    end(instance, run, RUN_STATUS.FAILURE)
+    changes_nothing(machine, instance)
+    history = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(KEY, "whole"), limit=9)
+    assert sorted(record.partition or "" for record in history) == ["a.tif", "b.tif"]
+
+
+def test_a_workflow_that_stumbles_over_what_it_proved_loses_no_materialization(
+    machine: CoreMachine,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(Convert, "check_results", lambda result: result["no such thing"])
+    queue(machine, "a.tif")
+    run, (attempt,) = one_run(machine, instance)
+    settle(machine, attempt)
+    end(instance, run, RUN_STATUS.FAILURE)
+    changes_nothing(machine, instance)
+    assert materialized(instance) == ["a.tif"]
+    assert "Convert.check_results failed" in caplog.text
 
 
 def test_events_of_a_partition_materialized_by_hand_are_found_too(
