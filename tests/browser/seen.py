@@ -77,12 +77,9 @@ class DagsterPages:
 
     def open_lineage(self, *groups: str) -> None:
         """Open the lineage of all assets with these groups opened and all others closed."""
-        self.open("/asset-groups", shows="Global asset lineage")
-        self.page.evaluate("localStorage.clear()")  # where Dagster remembers what was opened before
-        self.open("/asset-groups", shows="Global asset lineage")
-        for group in groups:
-            self.page.locator("foreignObject", has_text=group).first.click()
-        self.page.reload()  # drawn anew to fit
+        opened = ",".join(f"global@global:{group}" for group in groups)
+        # clicked open one by one, a group may be moved out of sight by another
+        self.open(f"/asset-groups?expanded={quote(opened)}", shows="Global asset lineage")
 
     def open_partition(self, asset: str, partition: str) -> None:
         """Open a partition of an asset."""

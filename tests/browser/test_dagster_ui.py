@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.submission import submit_many
-from tests.browser.conftest import FILES, MODULE, fill, work_off
+from tests.browser.conftest import ARRIVALS, FILES, MODULE, fill, work_off
 from tests.browser.seen import GREEN, GREY, RED, DagsterPages
 from tests.integration.dagster_up import DagsterUp
 
@@ -151,24 +151,45 @@ def test_lineage_leads_from_the_source_to_the_summary(ui: DagsterPages) -> None:
     ui.open_lineage("sources", "containers")
     for group in ("sources", "containers", "examples"):
         ui.shows(f"^{group}$")
-    ui.shows("^Parquet$", "^Azure$")
     nodes = [ui.text(name, exact=True) for name in ("source_container", "container_contents", "container_summary")]
     for node in nodes:
         expect(node).to_be_visible()
     edges = [box["x"] for box in (node.bounding_box() for node in nodes) if box]
     assert edges == sorted(edges)
     assert len(edges) == len(nodes)
-    ui.picture("lineage")
 
     ui.open("/assets/container_contents?view=overview", shows="Lists the blobs of a container and analyses each")
-    ui.shows("submit_list_container_contents", "^queued_jobs$", "^containers$")
+    ui.shows("submit_list_container_contents", "^queued_jobs$", "^containers$", "^Parquet$")
     upstream = ui.text("Upstream assets", exact=True)
     upstream.scroll_into_view_if_needed()
     lineage = upstream.locator("xpath=../..")
     expect(lineage).to_contain_text("source_container")
     expect(lineage).to_contain_text("container_summary")
     ui.open("/assets/source_container?view=overview", shows="Nothing here writes to it")
-    ui.shows("External Asset", "geo-archive")
+    ui.shows("External Asset", "geo-archive", "^Azure$")
+
+
+def test_the_whole_lineage_reads_from_left_to_right(ui: DagsterPages) -> None:
+    ui.open_lineage("sources", "containers", "rasters", "vectors", "catalog", "reports")
+    columns = [
+        ("source_container", ARRIVALS),
+        ("container_contents",),
+        ("raster_validation", "container_summary"),
+        ("cog", "vector_table"),
+        ("raster_stac_item", "vector_stac_item"),
+        ("container_stac_items", "catalog_report", "reconciliation"),
+    ]
+    before = 0.0
+    for names in columns:
+        # a long name is cut in the middle
+        nodes = [ui.text(f"^{name}$|^{name[:11]}….*{name[-6:]}$") for name in names]
+        for node in nodes:
+            expect(node).to_be_visible()
+        middles = [box["x"] + box["width"] / 2 for box in (node.bounding_box() for node in nodes) if box]
+        assert min(middles) > before
+        assert max(middles) - min(middles) < 30
+        before = max(middles)
+    ui.picture("lineage")
 
 
 def with_a_bad_name(dagster: DagsterUp, container: str) -> Path:

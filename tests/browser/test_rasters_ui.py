@@ -86,7 +86,7 @@ def test_a_container_is_catalogued_blob_by_blob(ui: DagsterPages, dagster: Dagst
 
 
 def test_the_lineage_of_rasters_leads_from_the_container_to_the_items(ui: DagsterPages) -> None:
-    ui.open_lineage("sources", "containers", "rasters")
+    ui.open_lineage("sources", "containers", "rasters", "catalog")
     names = ("source_container", "container_contents", "raster_validation", "cog", "raster_stac_item",
              "container_stac_items")  # fmt: skip
     # a long name is cut in the middle

@@ -64,7 +64,7 @@ def test_tables_are_shown_with_their_maps_and_a_bad_file_is_red(
 
 
 def test_the_lineage_of_tables_leads_from_the_container_to_the_items(ui: DagsterPages) -> None:
-    ui.open_lineage("sources", "containers", "vectors")
+    ui.open_lineage("sources", "containers", "vectors", "catalog")
     names = ("source_container", "container_contents", "vector_table", "vector_stac_item")
     nodes = [ui.text(f"^{name}$|^{name[:11]}….*{name[-6:]}$") for name in names]
     for node in nodes:
