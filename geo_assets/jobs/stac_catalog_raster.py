@@ -29,6 +29,7 @@ from geo_assets.errors import GeoAssetsError, RasterRefusedError
 from geo_assets.jobs.blob_tasks import (
     BlobParameters,
     container_of,
+    etag_of,
     invalid,
     scratch_of,
 )
@@ -48,6 +49,7 @@ from geo_assets.jobs.raster_cataloguing import (
     picture_and_item,
     pictures_of,
     publish_thumbnail,
+    thumbnail_place,
     write_item,
 )
 from geo_assets.jobs.raster_workflow import RasterWorkflow
@@ -88,7 +90,7 @@ def extract_stac_metadata(params: dict[str, Any], context: Mapping[str, Any]) ->
     head = {"blob_name": name, "container_name": container, "collection_id": request.collection_id}
     etag = blobs.head(container, name).etag
     present = services["catalog"].get_item(request.collection_id, request.item_id)
-    if is_current(present, request, etag):
+    if is_current(present, request, etag) and _picture_is_there(services, container, name):
         more = {"stac_item": present} if params.get("stac_item") else {}
         return _nothing_to_do({**head, **more}, request, present, etag)
     with scratch_of(context, settings) as scratch:
@@ -132,6 +134,11 @@ def extract_stac_metadata(params: dict[str, Any], context: Mapping[str, Any]) ->
     if written["outcome"] == OutcomeKind.INVALID:
         return invalid("ITEM_REFUSED", written["reason"] or "the catalog refused the item", result)
     return {"success": True, "outcome": written["outcome"], "reason": written["reason"], "result": result}
+
+
+def _picture_is_there(services: Mapping[str, Any], container: str, name: str) -> bool:
+    place = thumbnail_place(services["settings"], {"container": container, "name": name})
+    return etag_of(services["blobs"], place["container"], place["name"]) is not None
 
 
 def _nothing_to_do(
