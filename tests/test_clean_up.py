@@ -1,0 +1,495 @@
+"""The clean-up: what goes, what stays, a dry run that says so before, and that nothing is lost when it dies or races.
+
+The ledger, the stores and Dagster's instance are real; jobs are recorded without a Dagster run of their own.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+import sqlalchemy as sa
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+
+from geo_assets.assets.clean_up import build_clean_up
+from geo_assets.clean_up import Cleaned, Keep, clean_up
+from geo_assets.containers.listing_store import REMOVED_SCHEMA, TABLE_SCHEMA
+from geo_assets.coremachine import events, ledger_retention
+from geo_assets.coremachine.asset_job import MACHINE
+from geo_assets.coremachine.binding import bind, registry_of
+from geo_assets.coremachine.contract import JobStatus, OutcomeKind, TaskStatus
+from geo_assets.coremachine.dispatch import WAVE_TAG
+from geo_assets.coremachine.ledger import Ledger, NewTask, Settlement
+from geo_assets.coremachine.ledger_retention import LedgerRetention
+from geo_assets.coremachine.ledger_tables import metadata, notices, source_entries
+from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.coremachine.partition_wipe import unmaterialize
+from geo_assets.coremachine.retention import History
+from geo_assets.coremachine.submission import submit
+from geo_assets.errors import TableStoreUnavailableError
+from geo_assets.resources.core_machine import core_machine_resource
+from geo_assets.services import open_services
+from geo_assets.settings import get_settings
+from geo_assets.sources.source import Source
+from tests.publishing import WORKFLOWS
+
+SET, COG, ITEM, VALIDATION = "raster_blobs", "cog", "raster_stac_item", "raster_validation"
+KEEP = Keep(runs=timedelta(days=30), tasks=timedelta(days=30), listings=timedelta(days=7))
+LATER = timedelta(days=40)
+TABLES = [metadata.tables[name] for name in ("jobs", "attempts", "tasks", "waves", "notices", "source_entries")]
+
+
+class Place:
+    """Everything of one test: the machine, Dagster, and how jobs end."""
+
+    def __init__(self, machine: CoreMachine, instance: dg.DagsterInstance) -> None:
+        self.machine, self.ledger, self.instance = machine, machine.ledger, instance
+        self.runs = 0
+
+    def do(
+        self, job_type: str, name: str, *, fails: bool = False, result: dict[str, Any] | None = None, tasks: int = 2
+    ) -> str:
+        """Submit and do one job in a run of its own; the attempt's id."""
+        answer = submit(self.machine, job_type, {"source": f"bronze/{name}"}, force=True)
+        binding, key = self.machine.registry[job_type], answer.job.partition_key
+        self.instance.add_dynamic_partitions(SET, [key])
+        self.runs += 1
+        run_id = f"run-{self.runs}"
+        (wave,) = self.ledger.assign_waves(wave_size=9, waves_at_once=99, only_jobs=[answer.job])
+        (attempt,) = self.ledger.claim_wave(wave.wave_id, run_id)
+        rows = [
+            NewTask(
+                attempt_id=attempt.attempt_id,
+                stage=1,
+                task_index=index,
+                task_id=str(index),
+                parent_job_id=attempt.job_id,
+                job_type=job_type,
+                task_type="do",
+                parameters={},
+                metadata={},
+                status=TaskStatus.COMPLETED,
+            )
+            for index in range(tasks)
+        ]
+        self.ledger.insert_tasks(run_id, rows)
+        status = JobStatus.FAILED if fails else JobStatus.COMPLETED
+        outcome = OutcomeKind.FAILED if fails else OutcomeKind.CREATED
+        counted = {"1": {"tasks": tasks, "completed": tasks, "failed": 0}}
+        ended = Settlement(
+            attempt_id=attempt.attempt_id, status=status, outcome=outcome, result_data=result, stage_results=counted
+        )
+        self.ledger.settle(run_id, [ended])
+        self.ledger.close_wave(wave.wave_id, max_releases=3)
+        self.show(run_id, binding.asset, key, fails=fails)
+        self.ledger.mark_emitted([attempt.attempt_id])
+        return attempt.attempt_id
+
+    def show(self, run_id: str, asset: str, key: str, *, fails: bool = False) -> None:
+        """Let a run that ended have materialized a partition, or failed to."""
+        run = dg.DagsterRun(job_name="any", run_id=run_id, status=dg.DagsterRunStatus.STARTED)
+        self.instance.add_run(run)
+        where = {"run_id": run_id, "job_name": "any", "step_key": ""}
+        events.report_planned(self.instance, asset=asset, partition_keys=[key], **where)
+        if fails:
+            self.instance.report_run_failed(run)
+            return
+        made = dg.AssetMaterialization(asset, partition=key)
+        events.report_materializations(self.instance, materializations=[made], **where)
+        done = dg.DagsterEvent(event_type_value="PIPELINE_SUCCESS", job_name="any")
+        self.instance.report_dagster_event(done, run_id)
+
+    def take_back(self, asset: str, name: str, *attempt_ids: str) -> None:
+        """As ``unpublish`` does at its end."""
+        key = f"bronze/{name}"
+        unmaterialize(self.instance, asset=asset, partition_keys=[key], who="jane")
+        (audit_id,) = self.ledger.audit("unpublish", who="jane", asset=asset, inventories={key: []}).values()
+        self.ledger.audit_ended(audit_id, inventory=[], withdraw=attempt_ids)
+
+    def source_says(self, name: str, *, gone_for: timedelta | None, source: str = "inbox", asset: str = COG) -> None:
+        """An entry of a source."""
+        now = datetime.now(UTC)
+        row = {
+            "source": source,
+            "entry": name[:32],
+            "name": name,
+            "size": 1,
+            "state": "queued" if gone_for is None else "gone",
+            "asset": asset,
+            "partition_key": f"bronze/{name}",
+            "seen_at": now,
+            "gone_at": None if gone_for is None else now - gone_for,
+            "sequence": 1,
+        }
+        self.ledger.write(lambda c: c.execute(source_entries.insert().values(**row)))
+
+    def clean(self, *, dry_run: bool = False, later: timedelta = LATER, **options: Any) -> dict[str, Cleaned]:
+        done = clean_up(
+            self.machine,
+            options.pop("history", History(self.instance, pause_seconds=0)),
+            options.pop("sources", []),
+            keep=KEEP,
+            wave_tag=WAVE_TAG,
+            dry_run=dry_run,
+            now=datetime.now(UTC) + later,
+            **options,
+        )
+        return {one.what: one for one in done}
+
+    def keys(self) -> set[str]:
+        return {key.removeprefix("bronze/") for key in self.instance.get_dynamic_partitions(SET)}
+
+    def rows(self) -> dict[str, list[str]]:
+        """All that is in the ledger."""
+
+        def every(c: sa.Connection) -> dict[str, list[str]]:
+            return {table.name: sorted(map(str, c.execute(table.select()))) for table in TABLES}
+
+        return self.ledger.read(every)
+
+
+def numbers(cleaned: dict[str, Cleaned]) -> dict[str, int]:
+    assert not [one for one in cleaned.values() if one.problem]
+    return {what: one.number for what, one in cleaned.items() if one.number}
+
+
+@pytest.fixture
+def registry() -> Any:
+    """Workflows that publish."""
+    return registry_of([bind(workflow) for workflow in WORKFLOWS])
+
+
+@pytest.fixture
+def place(registry: Any) -> Iterator[Place]:
+    """Embedded."""
+    settings = get_settings()
+    with (
+        closing(Ledger(settings.ledger_sqlalchemy_url, patience_seconds=20)) as ledger,
+        dg.DagsterInstance.ephemeral() as instance,
+    ):
+        machine = CoreMachine(ledger=ledger, registry=registry, settings=settings, services=open_services(settings))
+        yield Place(machine, instance)
+
+
+@pytest.fixture(params=["embedded", pytest.param("services", marks=pytest.mark.services)])
+def every_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """Embedded, and with ledger and listings on PostgreSQL."""
+    if request.param == "services":
+        monkeypatch.setenv("GEO_ASSETS_LEDGER_URL", request.getfixturevalue("postgres_url"))
+        get_settings.cache_clear()
+    yield request.getfixturevalue("place")
+    listings = open_services(get_settings())["listings"]
+    if hasattr(listings, "dispose"):
+        listings.dispose()
+
+
+# --- all together --------------------------------------------------------------------------------------------------
+
+
+def _listing(place: Place, container: str, key: str) -> None:
+    values = {"row_number": [0], "name": ["a"], "size": [1], "last_modified": [datetime.now(UTC)]}
+    frame = pl.DataFrame({name: values.get(name, [None]) for name in TABLE_SCHEMA}, schema=pl.Schema(TABLE_SCHEMA))
+    removed = pl.DataFrame(schema=pl.Schema(REMOVED_SCHEMA))
+    place.machine.services["listings"].replace(container, key, version=key, frames=[frame], removed=[removed])
+
+
+def test_a_dry_run_says_what_the_real_one_does_and_changes_nothing(every_place: Place) -> None:
+    place = every_place
+    for _ in range(12):
+        place.do("check_raster", "often.tif")
+    kept = place.do("make_cog", "a.tif", result={"stac": {"collection_id": "c", "item_id": "a", "about": ["b", "a"]}})
+    place.take_back(COG, "b.tif", place.do("make_cog", "b.tif", result={"any": 1}))
+    for key in ("one", "two"):
+        _listing(place, "bronze", key)
+    now = datetime.now(UTC)
+    notice = {"kind": "run", "first_at": now, "suppressed": 0}
+    place.ledger.write(
+        lambda c: c.execute(
+            notices.insert(),
+            [
+                {"fingerprint": "old", "last_at": now, **notice},
+                {"fingerprint": "new", "last_at": now + LATER, **notice},
+            ],
+        )
+    )
+    scratch = place.machine.settings.scratch_path / "scratch-dead"
+    scratch.mkdir(parents=True)
+    (scratch / ".owner").touch()
+    before, runs = place.rows(), place.instance.get_runs()
+
+    dry = place.clean(dry_run=True)
+    assert numbers(dry) == {
+        "partition keys": 1,
+        "runs": 11,  # of 12 checks only the last is shown
+        "tasks": 28,
+        "superseded attempts": 2,
+        "closed waves": 14,
+        "notices of failures": 1,
+        "container listings": 1,
+        "scratch folders of dead processes": 1,
+    }
+    assert (place.rows(), place.instance.get_runs()) == (before, runs)
+    assert scratch.exists()
+
+    assert place.clean() == dry
+    assert numbers(place.clean()) == {}
+    assert place.keys() == {"often.tif", "a.tif"}
+    assert not scratch.exists()
+    assert place.machine.services["listings"].info("bronze", "one") is None
+    assert place.machine.services["listings"].info("bronze", "two") is not None
+    assert [attempt.attempt_id for attempt in place.ledger.attempts_of_partitions([COG], ["bronze/a.tif"])] == [kept]
+    assert [run.run_id for run in place.instance.get_runs()] == ["run-14", "run-13", "run-12"]
+    counts = {name: len(rows) for name, rows in place.rows().items()}
+    assert counts == {"jobs": 3, "attempts": 12, "tasks": 0, "waves": 0, "notices": 1, "source_entries": 0}
+
+
+def test_nothing_young_goes(place: Place) -> None:
+    place.do("check_raster", "a.tif")
+    place.do("check_raster", "a.tif")
+    before = place.rows()
+    assert numbers(place.clean(later=timedelta())) == {}
+    assert place.rows() == before
+
+
+# --- the ledger ----------------------------------------------------------------------------------------------------
+
+
+def test_attempts_stay_while_anything_in_them_counts(place: Place) -> None:
+    result = {"stac": {"collection_id": "c", "item_id": "a", "about": ["b", "a"]}}
+    published = place.do("make_cog", "a.tif", result=result)
+    empty = place.do("make_cog", "a.tif")
+    failed = place.do("make_cog", "a.tif", fails=True)
+    for _ in range(9):
+        place.do("make_cog", "a.tif", result=result)
+    place.do("make_cog", "a.tif", fails=True)
+    retention = LedgerRetention(place.ledger)
+    later = datetime.now(UTC) + LATER
+    # one that was good needs ten newer good ones, one that failed ten newer results
+    found = retention.superseded(later, keep=10, publishing={"make_cog"}, at_most=9)
+    assert found == ([failed], False)
+    place.do("make_cog", "a.tif")
+    found = retention.superseded(later, keep=10, publishing={"make_cog"}, at_most=9)
+    assert found == ([empty, failed], False), "what the first has published may still be there"
+    assert retention.superseded(later, keep=10, publishing=(), at_most=1) == ([published], True)
+    assert retention.remove_attempts([empty, failed]) == 2
+    assert retention.remove_attempts([place.ledger.jobs()[0].latest_attempt or ""]) == 0, "a job keeps its latest"
+
+
+def test_tasks_go_in_small_transactions_and_those_of_others_stay(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_retention, "_ROWS", 3)
+    ids = [place.do("check_raster", f"{number}.tif", tasks=number) for number in (1, 2, 7, 4)]
+    retention = LedgerRetention(place.ledger, pause_seconds=0)
+    old = retention.old_tasks(datetime.now(UTC) + LATER, at_most=10)
+    assert (dict(old.by_attempt), old.more) == ({ids[0]: 1, ids[1]: 2, ids[2]: 7}, True)
+    assert retention.remove_tasks(old) == 10
+    assert {one: counts.total for one, counts in place.ledger.task_counts(ids).items()} == {ids[3]: 4}
+    large = retention.old_tasks(datetime.now(UTC) + LATER, at_most=1)
+    assert large.by_attempt == {ids[3]: 4}, "one that is larger than the bound goes all the same"
+
+
+def test_runs_of_unsettled_attempts_and_owed_events_stay(place: Place) -> None:
+    for _ in range(3):
+        place.do("check_raster", "a.tif")
+    owing = place.ledger.attempts_of_run("run-1")[0].attempt_id
+    place.ledger._flag([owing], event_emitted=False)
+    (answer,) = [submit(place.machine, "check_raster", {"source": "bronze/b.tif"})]
+    (wave,) = place.ledger.assign_waves(wave_size=9, waves_at_once=99)
+    place.ledger.claim_wave(wave.wave_id, "run-2")
+    assert LedgerRetention(place.ledger).needed_runs() == {"run-1", "run-2"}
+    assert LedgerRetention(place.ledger).needed_listings() == {answer.job.job_id}
+    assert place.clean(dry_run=True)["runs"].number == 0
+
+
+# --- partition keys ------------------------------------------------------------------------------------------------
+
+
+def withdrawn(place: Place, name: str) -> None:
+    place.take_back(COG, name, place.do("make_cog", name, result={"any": 1}))
+
+
+def published(place: Place, name: str) -> None:
+    place.do("make_cog", name, result={"stac": {"collection_id": "c", "item_id": "a", "about": ["b", "a"]}})
+
+
+def wiped_only(place: Place, name: str) -> None:
+    published(place, name)
+    unmaterialize(place.instance, asset=COG, partition_keys=[f"bronze/{name}"], who="jane")
+
+
+def queued_again(place: Place, name: str) -> None:
+    withdrawn(place, name)
+    submit(place.machine, "make_cog", {"source": f"bronze/{name}"})
+
+
+def under_way(place: Place, name: str) -> None:
+    withdrawn(place, name)
+    tags = {"dagster/partition": f"bronze/{name}"}
+    place.instance.add_run(
+        dg.DagsterRun(job_name="x", run_id=f"x-{name}", tags=tags, status=dg.DagsterRunStatus.STARTED)
+    )
+
+
+def failed(place: Place, name: str, gone_for: timedelta | None = None) -> None:
+    place.do("make_cog", name, fails=True)
+    if gone_for is not None:
+        place.source_says(name, gone_for=gone_for)
+
+
+def failed_and_there(place: Place, name: str) -> None:
+    failed(place, name, timedelta(days=90))
+    place.source_says(name, gone_for=None, source="other")
+
+
+def validated_and_gone(place: Place, name: str) -> None:
+    place.do("check_raster", name)
+    place.source_says(name, gone_for=timedelta(days=90))
+
+
+def published_and_gone(place: Place, name: str) -> None:
+    published(place, name)
+    place.source_says(name, gone_for=timedelta(days=90))
+
+
+def shown_by_others(place: Place, name: str) -> None:
+    place.instance.add_dynamic_partitions(SET, [f"bronze/{name}"])
+    place.show(f"x-{name}", ITEM, f"bronze/{name}")
+    place.source_says(name, gone_for=timedelta(days=90))
+
+
+def taken_back_by_others(place: Place, name: str) -> None:
+    place.instance.add_dynamic_partitions(SET, [f"bronze/{name}"])
+    place.show(f"x-{name}", ITEM, f"bronze/{name}")
+    unmaterialize(place.instance, asset=ITEM, partition_keys=[f"bronze/{name}"], who="job")
+
+
+def unknown(place: Place, name: str) -> None:
+    place.instance.add_dynamic_partitions(SET, [f"bronze/{name}"])
+
+
+GOES: list[Callable[[Place, str], None]] = [
+    withdrawn,
+    lambda place, name: failed(place, name, timedelta(days=90)),
+    validated_and_gone,
+    taken_back_by_others,
+]
+STAYS: list[Callable[[Place, str], None]] = [
+    published,
+    wiped_only,
+    queued_again,
+    under_way,
+    failed,
+    lambda place, name: failed(place, name, timedelta(days=10)),
+    failed_and_there,
+    published_and_gone,
+    shown_by_others,
+    unknown,
+]
+
+
+def test_a_key_goes_when_nothing_refers_to_it_and_only_then(place: Place) -> None:
+    for number, make in enumerate([*GOES, *STAYS]):
+        make(place, f"{number}.tif")
+    stay = {f"{number}.tif" for number in range(len(GOES), len(GOES) + len(STAYS))}
+    dry = place.clean(dry_run=True, later=timedelta())["partition keys"]
+    assert len(place.keys()) == len(GOES) + len(STAYS)
+    done = place.clean(later=timedelta())["partition keys"]
+    assert place.keys() == stay
+    assert dry == done
+    assert done.number == len(GOES)
+    assert place.instance.get_materialized_partitions(dg.AssetKey(VALIDATION)) == set(), "it is forgotten as well"
+    assert place.clean(later=timedelta())["partition keys"].number == 0
+    # a source may keep what is gone for longer
+    source = Source(name="inbox", container="bronze", workflow="process_raster", removed_after=5 * 86_400)
+    assert place.clean(later=timedelta(), sources=[source])["partition keys"].number == 1
+    assert place.keys() == stay - {f"{len(GOES) + 5}.tif"}
+
+
+def test_no_key_goes_while_a_backfill_may_name_it(place: Place) -> None:
+    withdrawn(place, "a.tif")
+    backfill = PartitionBackfill(
+        backfill_id="b",
+        status=BulkActionStatus.REQUESTED,
+        from_failure=False,
+        tags={},
+        backfill_timestamp=0.0,
+        asset_selection=[dg.AssetKey(COG)],
+    )
+    place.instance.add_backfill(backfill)
+    cleaned = place.clean()["partition keys"]
+    assert (cleaned.number, place.keys()) == (0, {"a.tif"})
+    assert "backfill" in cleaned.note
+    place.instance.update_backfill(backfill._replace(status=BulkActionStatus.CANCELED))
+    assert place.clean()["partition keys"].number == 1
+
+
+def test_a_key_that_is_wanted_again_at_that_moment_is_there_again(place: Place) -> None:
+    class Racing(History):
+        def remove_key(self, partition_set: str, key: str) -> None:
+            # somebody submits a job, and the queue adds its key, just before it is removed
+            submit(place.machine, "make_cog", {"source": key})
+            super().remove_key(partition_set, key)
+
+    withdrawn(place, "a.tif")
+    cleaned = place.clean(history=Racing(place.instance, pause_seconds=0))
+    assert (cleaned["partition keys"].number, place.keys()) == (0, {"a.tif"})
+
+
+def test_keys_are_bounded(place: Place) -> None:
+    for number in range(5):
+        withdrawn(place, f"{number}.tif")
+    cleaned = place.clean(at_most=3)["partition keys"]
+    assert (cleaned.number, cleaned.note) == (3, "more is left for the next clean-up")
+    assert place.clean(at_most=3)["partition keys"].number == 2
+
+
+# --- around it -----------------------------------------------------------------------------------------------------
+
+
+def test_a_store_that_is_away_stops_no_other_part(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.do("check_raster", "a.tif")
+
+    def away(**_: Any) -> int:
+        raise TableStoreUnavailableError("the table database cannot be reached")
+
+    monkeypatch.setattr(place.machine.services["tables"], "sweep", away)
+    cleaned = place.clean()
+    assert cleaned["tasks"].number == 2
+    assert "cannot be reached" in cleaned["temporary files"].problem
+
+
+def test_scratch_folders_of_living_owners_stay(place: Place) -> None:
+    from geo_assets.scratch import ScratchFolder  # noqa: PLC0415
+
+    with ScratchFolder(place.machine.settings.scratch_path) as own:
+        path: Path = own.path
+        assert place.clean()["scratch folders of dead processes"].number == 0
+        assert path.exists()
+
+
+def test_the_job_shows_what_went_as_a_table_and_runs_by_itself(place: Place, registry: Any) -> None:
+    place.do("check_raster", "a.tif")
+    place.do("check_raster", "a.tif")
+    defs = build_clean_up(place.machine.settings, registry)
+    (schedule,) = defs.schedules or ()
+    assert isinstance(schedule, dg.ScheduleDefinition)
+    assert (schedule.cron_schedule, schedule.default_status.value) == ("17 3 * * *", "RUNNING")
+    machine = core_machine_resource(registry, open_services)
+    job = dg.Definitions.merge(defs, dg.Definitions(resources={MACHINE: machine})).resolve_job_def("clean_up")
+
+    def removed(**config: Any) -> dict[str, int]:
+        given = {"ops": {"clean_up__remove": {"config": {"keep_run_days": 0.0, "keep_task_days": 0.0, **config}}}}
+        result = job.execute_in_process(instance=place.instance, run_config=given)
+        (output,) = [event.step_output_data for event in result.all_events if event.is_successful_output]
+        table: Any = output.metadata["removed"]
+        return {record.data["what"]: record.data["number"] for record in table.records}
+
+    dry = removed(dry_run=True)
+    assert (dry["runs"], dry["tasks"]) == (1, 4)
+    done = removed()
+    # the dry run was a run as well, which partitions do not show
+    assert done == {**dry, "runs": 2}
+    assert removed(keep_task_days=None)["tasks"] == 0
