@@ -27,7 +27,7 @@ from geo_assets.coremachine.dispatch import WAVE_TAG
 from geo_assets.coremachine.ledger import Attempt, NewJob, Settlement
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.materialization import metadata_value, outcome_table
-from geo_assets.coremachine.progress import RunProgress, run_started
+from geo_assets.coremachine.progress import RunProgress, Standing, run_started
 from geo_assets.coremachine.reasons import group_of
 from geo_assets.coremachine.run_summary import Asked, RunSummary, failure_rows, stage_rows
 from geo_assets.coremachine.submission import prepare, source_version_or_none
@@ -373,7 +373,11 @@ def _summarize(
         dg.AssetObservation(
             asset_key=dg.AssetKey.from_user_string(binding.asset),
             description=summary.sentence,
-            metadata={name: metadata_value(rows) for name, rows in tables.items() if rows},
+            metadata={
+                # the run's page leaves the description out
+                "summary": summary.sentence,
+                **{name: metadata_value(rows) for name, rows in tables.items() if rows},
+            },
         )
     )
     return summary
@@ -635,11 +639,12 @@ def _progress_of(context: dg.OpExecutionContext, machine: CoreMachine) -> RunPro
     return _progress[context.run_id]
 
 
-def _show_progress(context: dg.OpExecutionContext, line: str) -> None:
-    said = f"{line} (at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC)"
+def _show_progress(context: dg.OpExecutionContext, standing: Standing) -> None:
+    # the list of runs shows the beginning of a tag
+    said = f"{standing.gist} · {standing.line} (at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC)"
     # what is only said must not end the work, where Dagster's storage is away for a moment
     with contextlib.suppress(Exception):
-        context.log.info("%s", line)
+        context.log.info("%s", standing.line)
         context.instance.add_run_tags(context.run_id, {PROGRESS_TAG: said})
 
 

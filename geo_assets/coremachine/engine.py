@@ -37,7 +37,7 @@ from geo_assets.coremachine.contract import (
 )
 from geo_assets.coremachine.identity import task_id
 from geo_assets.coremachine.ledger import Attempt, Ledger, NewTask, Settlement, TaskRow, TaskUpdate
-from geo_assets.coremachine.progress import AtWork, RunProgress
+from geo_assets.coremachine.progress import AtWork, RunProgress, Standing
 from geo_assets.coremachine.task_runner import TaskCall, TaskOutcome, TaskRunner
 from geo_assets.errors import ContractError
 from geo_assets.redaction import redact
@@ -60,8 +60,8 @@ def _tell_nobody(ended: Sequence[EndedTask]) -> None:
     del ended
 
 
-def _say_nothing(line: str) -> None:
-    del line
+def _say_nothing(standing: Standing) -> None:
+    del standing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +78,8 @@ class RunScope:
     on_tasks: Callable[[Sequence[EndedTask]], None] = _tell_nobody
     """Told of tasks that ended for good, before the jobs they belong to are settled."""
     progress: RunProgress | None = None
-    on_progress: Callable[[str], None] = _say_nothing
-    """Told now and then how the run stands, in words."""
+    on_progress: Callable[[Standing], None] = _say_nothing
+    """Told now and then how the run stands."""
 
     def count(self, stage: int | None = None) -> None:
         """Let progress be that of the tasks of a stage; ``None``: of the run's jobs."""
@@ -347,8 +347,8 @@ class _Pump:
         if longest is not None:
             what = f"{longest.task_type} of {longest.partition_key}"
             at_work = AtWork(what=what, seconds=time.monotonic() - longest.begun)
-        if (line := progress.line(at_work)) is not None:
-            self._scope.on_progress(line)
+        if (standing := progress.standing(at_work)) is not None:
+            self._scope.on_progress(standing)
 
     def _attempts(self) -> set[str]:
         found = {key[0] for key in self._running}

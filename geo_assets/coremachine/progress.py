@@ -17,7 +17,7 @@ from geo_assets.coremachine.contract import JobStatus, OutcomeKind, TaskStatus
 from geo_assets.coremachine.ledger import Ledger
 from geo_assets.coremachine.ledger_tables import attempts, tasks
 
-__all__ = ["AtWork", "Counts", "RunProgress", "duration", "rate", "run_started"]
+__all__ = ["AtWork", "Counts", "RunProgress", "Standing", "duration", "rate", "run_started"]
 
 FIRST_SECONDS = 5.0
 """Age of a run at which it first says something."""
@@ -64,6 +64,16 @@ class Counts:
     def all(self) -> int:
         """Ended and waiting."""
         return self.ended + self.waiting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How a run stands, in words."""
+
+    line: str
+    """``412 of 1,000 jobs done (408 good, 4 failed) · 35 a second · about 17 s left``."""
+    gist: str
+    """``41 %, 17 s left``: what is read where only the beginning is shown."""
 
 
 class RunProgress:
@@ -114,7 +124,7 @@ class RunProgress:
         """Seconds until something may be said."""
         return self._due - self._clock()
 
-    def line(self, at_work: AtWork | None) -> str | None:
+    def standing(self, at_work: AtWork | None) -> Standing | None:
         """How the run stands, if it is time to say it.
 
         Args:
@@ -131,13 +141,16 @@ class RunProgress:
         counts = self._counts()
         per_second = self._rate(now, counts.ended)
         parts = [f"{counts.ended:,} of {counts.all:,} {self._unit} done ({counts.good:,} good, {counts.bad:,} failed)"]
+        gist = f"{100 * counts.ended // max(1, counts.all)} %"
         if per_second > 0:
             parts.append(rate(per_second))
             if counts.waiting:
-                parts.append(f"about {duration(counts.waiting / per_second)} left")
+                left = duration(counts.waiting / per_second)
+                parts.append(f"about {left} left")
+                gist += f", {left} left"
         if at_work is not None and at_work.seconds >= _LONG_SECONDS:
             parts.append(f"{at_work.what} at work for {duration(at_work.seconds)}")
-        return " · ".join(parts)
+        return Standing(line=" · ".join(parts), gist=gist)
 
     def _counts(self) -> Counts:
         if self._stage is None:

@@ -1018,7 +1018,7 @@ def test_how_the_run_stands_is_said_now_and_then(bench: Bench, clock: Clock) -> 
     (attempt,) = bench.claim(binding, [["created"]])
     lines: list[str] = []
     progress = RunProgress(bench.ledger, RUN, clock=clock.monotonic)
-    scope = replace(bench.scope(binding), progress=progress, on_progress=lines.append)
+    scope = replace(bench.scope(binding), progress=progress, on_progress=lambda standing: lines.append(standing.line))
     engine.run_jobs(scope, runner, [attempt], binding.segments()[0])
     assert len(lines) >= 3
     assert all(line.startswith("0 of 1 jobs done (0 good, 0 failed)") for line in lines)

@@ -50,6 +50,7 @@ class Run:
     def __init__(self, ledger: Ledger, time: Time, jobs: int) -> None:
         self.ledger, self.time = ledger, time
         self.told: datetime | None = None
+        self.gist = ""
         new_jobs = [
             NewJob(
                 job_type="digest_blob",
@@ -79,10 +80,12 @@ class Run:
         self.ledger.settle(RUN, settlements)
 
     def says(self, progress: RunProgress, at_work: AtWork | None = None) -> str | None:
-        line = progress.line(at_work)
-        if line is not None:
-            self.told = self.time.now()
-        return line
+        standing = progress.standing(at_work)
+        if standing is None:
+            return None
+        self.told = self.time.now()
+        self.gist = standing.gist
+        return standing.line
 
 
 def test_nothing_is_said_by_runs_that_are_over_soon(sqlite_ledger: Ledger, time: Time) -> None:
@@ -142,6 +145,7 @@ def test_one_long_task_shows_that_it_lives(sqlite_ledger: Ledger, time: Time) ->
     time.seconds += 240
     line = run.says(progress, AtWork(what="make_cog of coast/big.tif", seconds=238))
     assert line == "0 of 1 jobs done (0 good, 0 failed) · make_cog of coast/big.tif at work for 4 min"
+    assert run.gist == "0 %"
 
 
 def test_processes_of_a_run_take_turns(sqlite_ledger: Ledger, time: Time) -> None:
@@ -292,7 +296,8 @@ def _summary_of(instance: dg.DagsterInstance, run_id: str, asset: str) -> tuple[
         for name, value in found.metadata.items()
         if isinstance(value, dg.TableMetadataValue)
     }
-    assert tables.keys() == found.metadata.keys()
+    assert tables.keys() | {"summary"} == found.metadata.keys()
+    assert found.metadata["summary"].value == found.description
     return found.description, tables
 
 
@@ -353,7 +358,7 @@ def test_a_run_that_takes_its_time_says_how_it_stands(
     monkeypatch.setattr(instance, "add_run_tags", record)
     _files("shelf/a", "shelf/b", "shelf/bad")
     run_id = _work_off(location, instance, "survey_folder", {"folder": "shelf"})
-    assert any(text.startswith("0 of 1 jobs done (0 good, 0 failed)") for text in shown)
+    assert any(text.startswith("0 % · 0 of 1 jobs done (0 good, 0 failed)") for text in shown)
     assert any(" of 3 tasks of survey done" in text and text.endswith(" UTC)") for text in shown)
     assert shown[-1].startswith("1 job in ")
     lines = [record.user_message for record in instance.all_logs(run_id)]
