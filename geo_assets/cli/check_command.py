@@ -31,9 +31,7 @@ def check(
     asset: Annotated[str, typer.Argument(metavar="ASSET", help="An asset, such as cog or vector_table.")],
     keys: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="KEY", help="Its partitions, as they were submitted; default: all.", show_default=False
-        ),
+        typer.Argument(metavar="KEY", help="Its partitions, as they were submitted; default: all.", show_default=False),
     ] = None,
     *,
     prefix: Annotated[
