@@ -43,6 +43,7 @@ _FORMATS = {
 }
 _NOTHING = "\u2013"
 _LARGEST = 20
+_COLUMNS_ON_A_PHONE = 3
 _MOST_FAILURES = 30
 _MAP_CHARACTERS = 3_600_000
 """Most characters of the footprints that the script gets: with all else the page stays below 5 MB."""
@@ -290,8 +291,9 @@ def _table(heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[tuple[str, 
             tag, scope = ("th", ' scope="row"') if position == 0 else ("td", "")
             cells.append(f'<{tag}{scope} class="{style}" data-v="{text(value)}">{content}</{tag}>')
         body.append(f"<tr>{''.join(cells)}</tr>")
+    width = "wide " if len(heads) > _COLUMNS_ON_A_PHONE else ""
     return (
-        f'<div class="scroll"><table class="wide sortable" aria-label="{text(label)}">'
+        f'<div class="scroll" tabindex="0"><table class="{width}sortable" aria-label="{text(label)}">'
         f"<thead><tr>{columns_html}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
