@@ -66,6 +66,8 @@ def test_a_folder_being_made_is_not_swept_away(tmp_path: Path) -> None:
         folder.mkdir()
     long_ago = time.time() - 3600
     os.utime(old, (long_ago, long_ago))
+    assert sweep(tmp_path, dry_run=True) == 1
+    assert old.exists()
     assert sweep(tmp_path) == 1
     assert (young.exists(), old.exists()) == (True, False)
 

@@ -301,3 +301,44 @@ def test_the_store_follows_the_ledger(tmp_path: Path) -> None:
     assert isinstance(open_listing_store(Settings(home=tmp_path, ledger_url=url)), PostgresListings)
     chosen = Settings(home=tmp_path, ledger_url=url, listing_store="parquet")
     assert isinstance(open_listing_store(chosen), ParquetListings)
+
+
+def test_a_sweep_leaves_the_latest_and_what_is_needed(listings: ListingStore) -> None:
+    for key in ("first", "needed", "last"):
+        put(listings, rows(2), key=key, removed=[rows(1).select(*REMOVED_SCHEMA)])
+    put(listings, rows(2), container="other", key="first")
+    now = datetime.now(UTC)
+
+    def sweep(**given: Any) -> tuple[int, int, bool]:
+        chosen: dict[str, Any] = {"before": now + timedelta(hours=1), "keep": {"needed"}, "at_most": 9, **given}
+        swept = listings.sweep(**chosen)
+        return swept.listings, swept.rows, swept.more
+
+    assert sweep(before=now - timedelta(hours=1)) == (0, 0, False)
+    assert sweep(keep=(), at_most=1, dry_run=True) == (1, 2, True)
+    assert sweep(dry_run=True) == (1, 2, False)
+    assert read(listings, "first").height == 2
+    assert sweep() == (1, 2, False)
+    assert sweep() == (0, 0, False)
+    for call in (lambda: read(listings, "first"), lambda: list(listings.removed("c", "first"))):
+        with pytest.raises(NotFoundError):
+            call()
+    assert [read(listings, key).height for key in ("needed", "last")] == [2, 2]
+    assert read(listings, "first", container="other").height == 2
+
+
+def test_a_sweep_of_a_store_that_was_never_used_finds_nothing(listings: ListingStore) -> None:
+    assert listings.sweep(before=datetime.now(UTC), keep=(), at_most=9).listings == 0
+
+
+def test_a_sweep_removes_what_killed_writers_left_and_listings_nobody_can_read(tmp_path: Path) -> None:
+    listings = ParquetListings(tmp_path)
+    put(listings, rows(2), key="good")
+    (tmp_path / "c" / "bad.parquet").write_bytes(b"PAR1")
+    (tmp_path / "c" / ".k-left.parquet").touch()
+    (tmp_path / "c" / "gone.removed.parquet").touch()
+    young = listings.sweep(before=datetime.now(UTC) - timedelta(hours=1), keep=(), at_most=9, dry_run=True)
+    assert young.listings == 1
+    swept = listings.sweep(before=datetime.now(UTC) + timedelta(hours=1), keep=(), at_most=9)
+    assert (swept.listings, swept.rows, swept.bytes) == (1, 0, 4)
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {"good.parquet", "good.removed.parquet"}
