@@ -128,8 +128,8 @@ class Container(RuleBasedStateMachine):
             states = self.w.register().counts()
             assert sum(states.values()) - states[EntryState.GONE] == found.seen == len(self._present())
 
-    @rule(point=st.integers(1, 16), done=st.booleans())
-    def a_tick_dies(self, point: int, done: bool) -> None:  # noqa: FBT001 - drawn
+    @rule(point=st.integers(1, 12), done=st.booleans(), runs=st.booleans())
+    def a_tick_dies(self, point: int, done: bool, runs: bool) -> None:  # noqa: FBT001 - drawn
         """A daemon dies at one of its transactions, before it or when it is done."""
 
         def die() -> None:
@@ -139,8 +139,10 @@ class Container(RuleBasedStateMachine):
         hooks[self.ledger.calls + point] = die
         self._ticked(lambda: tick(self.w.machine, VECTORS))
         hooks.clear()
+        if runs:
+            self.w.work()
 
-    @rule(point=st.integers(1, 16))
+    @rule(point=st.integers(1, 12))
     def another_daemon_ticks_meanwhile(self, point: int) -> None:
         """Two tick at once, and the runs of the one are faster than the other."""
 
