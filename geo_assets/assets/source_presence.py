@@ -11,9 +11,10 @@ import dagster as dg
 
 from geo_assets.checking.names import SOURCE_PRESENT
 from geo_assets.coremachine import events
-from geo_assets.coremachine.binding import binding_for
+from geo_assets.coremachine.binding import Binding, binding_for
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.sources.register import Presence, Register
+from geo_assets.sources.rules import grain
 from geo_assets.sources.source import Source
 
 __all__ = ["tell_presence"]
@@ -39,11 +40,14 @@ def tell_presence(
     Returns:
         How many entries were told to be gone, and to be back.
     """
+    binding = binding_for(machine.registry, source.workflow)
+    if grain(source, binding) == "container":
+        return 0, 0  # its partition is the container's, whose next job sees what is gone
     register = Register(machine.ledger, source.name)
     until = time.monotonic() + seconds
     gone = back = 0
     pending = register.untold(limit=limit)
-    shown = _shown(machine, instance, source) if pending else {}
+    shown = _shown(machine, instance, binding) if pending else {}
     for start in range(0, len(pending), _BATCH):
         if time.monotonic() > until:
             break
@@ -55,10 +59,9 @@ def tell_presence(
     return gone, back
 
 
-def _shown(machine: CoreMachine, instance: dg.DagsterInstance, source: Source) -> dict[dg.AssetKey, set[str]]:
+def _shown(machine: CoreMachine, instance: dg.DagsterInstance, binding: Binding) -> dict[dg.AssetKey, set[str]]:
     """The assets with these partitions, and which of them were materialized."""
-    partition_set = binding_for(machine.registry, source.workflow).partition_set
-    assets = {binding.asset for binding in machine.registry.values() if binding.partition_set == partition_set}
+    assets = {one.asset for one in machine.registry.values() if one.partition_set == binding.partition_set}
     keys = [dg.AssetKey.from_user_string(asset) for asset in sorted(assets)]
     return {key: set(instance.get_materialized_partitions(key)) for key in keys}
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from geo_assets import unpublish
+from geo_assets.coremachine.binding import binding_for
 from geo_assets.coremachine.identity import decode_partition_key
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import GeoAssetsError, JobNotFoundError, TransientError
 from geo_assets.redaction import redact
 from geo_assets.sources.register import Entry, Register
+from geo_assets.sources.rules import grain
 from geo_assets.sources.source import Source
 
 __all__ = ["Expired", "expire"]
@@ -46,7 +48,7 @@ def expire(machine: CoreMachine, wipe: unpublish.Wipe, source: Source, *, limit:
     Raises:
         TransientError: a store or the ledger cannot be reached.
     """
-    if source.when_removed != "unpublish":
+    if source.when_removed != "unpublish" or grain(source, binding_for(machine.registry, source.workflow)) != "blob":
         return Expired()
     register = Register(machine.ledger, source.name)
     by_asset: defaultdict[str, list[Entry]] = defaultdict(list)

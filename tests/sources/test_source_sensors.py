@@ -245,6 +245,19 @@ def test_a_partition_that_another_blob_has_now_is_not_said_to_be_gone(
     assert instance.fetch_observations(key, limit=5).records == []
 
 
+def test_the_partition_of_a_container_is_not_gone_with_a_blob(watched: Watched, instance: dg.DagsterInstance) -> None:
+    w, counted = watched, source(workflow="summarize_container", when_removed="unpublish", removed_after=0)
+    w.put("a.tif", "b.tif")
+    tick(w.machine, counted)
+    w.work()
+    for name in ("a.tif", "b.tif"):
+        w.store.delete(IN, name)
+    look(w.machine, counted)
+    assert tell_presence(w.machine, instance, counted) == (0, 0)
+    assert tick(w.machine, counted).turned.jobs == 1, "its next job is still to come"
+    assert expire(w.machine, wipe, counted).taken_back == 0
+
+
 def test_telling_is_bounded(watched: Watched, instance: dg.DagsterInstance) -> None:
     w = watched
     w.put(*(f"{number}.tif" for number in range(60)))
