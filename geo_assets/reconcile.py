@@ -199,7 +199,7 @@ class _Reconciler:
         self._things.add(frame)
         self._progress("results of jobs", self._things.rows)
         if self._shown is not None:
-            due = frame.filter(pl.col("counts") & pl.col("emitted"))
+            due = frame.filter(pl.col("due"))
             self._pairs.add(
                 due.select(
                     pl.col("shown_asset").alias("asset"),

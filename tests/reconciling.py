@@ -5,7 +5,7 @@ What belongs here: the workflows, the house, and making one.  What does not: tes
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import dagster as dg
@@ -13,7 +13,15 @@ import dagster as dg
 from geo_assets import reconcile
 from geo_assets.coremachine import events
 from geo_assets.coremachine.binding import bind, registry_of
-from geo_assets.coremachine.contract import Handler, JobStatus, OutcomeKind, Published, WorkflowParameters
+from geo_assets.coremachine.contract import (
+    EndedTask,
+    Handler,
+    JobStatus,
+    OutcomeKind,
+    PartitionNews,
+    Published,
+    WorkflowParameters,
+)
 from geo_assets.coremachine.ledger import Ledger, Settlement
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.partition_wipe import unmaterialize
@@ -113,6 +121,12 @@ class _Publishing(OneTask):
         container, _, name = params["source"].partition("/")
         etag: str = services["blobs"].head(container, name).etag
         return etag
+
+    @classmethod
+    def partition_news(cls, task: EndedTask) -> Iterable[PartitionNews]:
+        """That there are news is looked at; :meth:`House.work` shows them."""
+        del task
+        return ()
 
     @classmethod
     def published(cls, result: dict[str, Any]) -> Sequence[Published]:

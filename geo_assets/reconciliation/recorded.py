@@ -6,6 +6,7 @@ What a job recorded *counts*, that is, must be there, where it ended well and no
 for the same partition: a workflow that makes one thing of a partition removes what it made before.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +16,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from geo_assets.coremachine.binding import Binding, Registry
-from geo_assets.coremachine.contract import JobStatus, OutcomeKind, Published
+from geo_assets.coremachine.contract import JobStatus, OutcomeKind, Published, Workflow
 from geo_assets.coremachine.identity import encode_partition_key
 from geo_assets.coremachine.ledger import Ledger
 from geo_assets.coremachine.ledger_tables import attempts, claims, jobs
@@ -59,9 +60,9 @@ THINGS = {
     "job_id": pl.String,
     "attempt_id": pl.String,
     "counts": pl.Boolean,
-    "emitted": pl.Boolean,
+    "due": pl.Boolean,
 }
-"""Columns of what jobs recorded, a row each time."""
+"""Columns of what jobs recorded, a row each time. ``due``: the partition that shows it must be materialized."""
 PAIRS = {"asset": pl.String, "key": pl.String, "attempt_id": pl.String, "origin": pl.String}
 """Columns of partitions that must, or may, be shown: ``origin`` is ``job``, ``thing`` or ``catalog``."""
 
@@ -99,8 +100,14 @@ def read_things(ledger: Ledger, registry: Registry, add: Callable[[pl.DataFrame]
         attempts.c.withdrawn_at.is_(None),
     )
     places: set[tuple[str, str]] = set()
+    assets = frozenset(binding.asset for binding in registry.values())
+    # a workflow that says nothing of other assets shows its own only
+    shown = {
+        job_type: assets if _tells_news(binding) else frozenset([binding.asset])
+        for job_type, binding in publishing.items()
+    }
     for page in _result_pages(ledger, conditions):
-        rows = [row for result in page for row in _rows(publishing[result.job_type], result)]
+        rows = [row for result in page for row in _rows(publishing[result.job_type], result, shown[result.job_type])]
         places.update((row["kind"], row["collection"]) for row in rows)
         if rows:
             add(pl.DataFrame(rows, schema=THINGS))
@@ -131,7 +138,13 @@ def _is_superseded() -> sa.ColumnElement[bool]:
     )
 
 
-def _rows(binding: Binding, result: sa.Row[Any]) -> Iterator[dict[str, Any]]:
+def _tells_news(binding: Binding) -> bool:
+    base = Workflow.__dict__["partition_news"]
+    return inspect.getattr_static(binding.workflow, "partition_news", base) is not base
+
+
+def _rows(binding: Binding, result: sa.Row[Any], shown_assets: frozenset[str]) -> Iterator[dict[str, Any]]:
+    counts = result.status in FINISHED and not result.superseded
     for one in binding.published(result.result_data):
         holder, name = one.about or (None, None)
         yield {
@@ -148,8 +161,8 @@ def _rows(binding: Binding, result: sa.Row[Any]) -> Iterator[dict[str, Any]]:
             "job_type": result.job_type,
             "job_id": result.job_id,
             "attempt_id": result.attempt_id,
-            "counts": result.status in FINISHED and not result.superseded,
-            "emitted": result.event_emitted,
+            "counts": counts,
+            "due": counts and result.event_emitted and (one.asset or result.asset) in shown_assets,
         }
 
 
