@@ -122,6 +122,8 @@ class _Plan(Protocol):
     @property
     def trimmed_bytes(self) -> int: ...
     @property
+    def runless(self) -> int: ...
+    @property
     def orphans(self) -> tuple[Path, ...]: ...
     @property
     def orphan_bytes(self) -> int: ...
@@ -316,6 +318,7 @@ class _CleanUp[P: _Plan]:
                 megabytes=_mb(done.trimmed_bytes),
                 note=f"of {len(done.trimmed):,} runs" if done.trimmed else "",
             )
+            yield Cleaned(what="copies of events that no run wrote", number=done.runless)
             yield Cleaned(
                 what="event files of runs that are gone", number=len(done.orphans), megabytes=_mb(done.orphan_bytes)
             )

@@ -54,6 +54,8 @@ __all__ = ["Busy", "History", "HistoryPlan", "Shown", "is_available"]
 _log = logging.getLogger(__name__)
 
 _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+_NO_RUN = ""
+"""Run of events that no run wrote; on SQLite they lie in a file of that name, too, which nothing shows."""
 _IN_LIMIT = 500
 """Rows a transaction, and values a statement."""
 _PAUSE_SECONDS = 0.02
@@ -113,11 +115,14 @@ class HistoryPlan:
     trimmed: Mapping[str, int] = field(default_factory=dict)
     """Run → number of its step events and messages."""
     trimmed_bytes: int = 0
+    runless: int = 0
+    """Copies of events that no run wrote, in a file that nothing shows (SQLite)."""
     orphans: tuple[Path, ...] = ()
     """Files of runs that are not there any more."""
     orphan_bytes: int = 0
     more: bool = False
     """Whether there is more than one clean-up removes."""
+    before: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +217,8 @@ class History:
             checks=checks,
             trimmed=trimmed,
             trimmed_bytes=trimmed_bytes,
+            runless=self._runless(before),
+            before=before,
             orphans=tuple(orphans[:at_most]),
             orphan_bytes=sum(_file_size(path) for path in orphans[:at_most]),
             more=len(free) > at_most or more_to_trim or more_superseded or len(orphans) > at_most,
@@ -270,22 +277,21 @@ class History:
         """Ids and size of asset events with ``keep`` newer ones of the same asset, partition and type."""
         rows = SqlEventLogStorageTable.c
         same = (rows.asset_key, rows.dagster_event_type, rows.partition)
-        # evaluations of checks carry an asset and no partition; they go with the executions they belong to
-        kinds = rows.dagster_event_type.in_(_SHOWN_TYPES)
-        many = (
-            sa.select(*same)
-            .where(rows.asset_key.is_not(None), kinds)
-            .group_by(*same)
-            .having(sa.func.count() > keep)
-            .order_by(*same)
+        which = (
+            rows.asset_key.is_not(None),
+            # evaluations of checks go with the executions they belong to
+            rows.dagster_event_type.in_(_SHOWN_TYPES),
+            # what a run says of no partition is about the run, and goes with it
+            sa.or_(rows.partition.is_not(None), rows.run_id == _NO_RUN),
         )
+        many = sa.select(*same).where(*which).group_by(*same).having(sa.func.count() > keep).order_by(*same)
         found: list[int] = []
         size = 0
         with self._events.index_connection() as connection:
             for group in connection.execute(many).all():
                 older = (
                     sa.select(rows.id, rows.run_id, rows.timestamp, sa.func.length(rows.event).label("size"))
-                    .where(*(column.is_not_distinct_from(value) for column, value in zip(same, group, strict=True)))
+                    .where(*which, *_equal(same, group))
                     .order_by(rows.id.desc())
                     .offset(keep)
                 )
@@ -312,7 +318,7 @@ class History:
             for group in connection.execute(many.order_by(*same)).all():
                 older = (
                     sa.select(checks.id, checks.run_id, checks.create_timestamp)
-                    .where(*(column.is_not_distinct_from(value) for column, value in zip(same, group, strict=True)))
+                    .where(*_equal(same, group))
                     .order_by(checks.id.desc())
                     .offset(keep)
                 )
@@ -338,7 +344,7 @@ class History:
     def _trimmable(self, run_ids: Sequence[str]) -> Iterator[tuple[str, int, int]]:
         if self._is_sharded:
             for run_id in run_ids:
-                number, size = self._in_file(run_id, _COUNT_TRIMMED) or (0, 0)
+                number, size = self._in_file(run_id, _COUNT_TRIMMED, TRIMMED) or (0, 0)
                 if number:
                     yield run_id, int(number), int(size)
             return
@@ -388,6 +394,7 @@ class History:
             done_checks += chunk
         runs = self._one_by_one(plan.runs, self._remove_run, goes_on)
         trimmed = self._one_by_one(tuple(plan.trimmed), self._trim, goes_on)
+        runless = self._remove_runless(plan.before, goes_on) if plan.runless and plan.before is not None else 0
         orphans = self._one_by_one(plan.orphans, _unlink_shard, goes_on)
         return HistoryPlan(
             runs=runs,
@@ -399,6 +406,8 @@ class History:
             checks=tuple(done_checks),
             trimmed={run_id: plan.trimmed[run_id] for run_id in trimmed},
             trimmed_bytes=plan.trimmed_bytes,
+            runless=runless,
+            before=plan.before,
             orphans=orphans,
             orphan_bytes=plan.orphan_bytes,
             more=plan.more or runs != plan.runs or superseded != plan.superseded or len(trimmed) < len(plan.trimmed),
@@ -457,7 +466,7 @@ class History:
 
     def _trim(self, run_id: str) -> None:
         if self._is_sharded:
-            self._in_file(run_id, _TRIM, vacuum=True)
+            self._in_file(run_id, _TRIM, TRIMMED, vacuum=True)
             return
         rows = SqlEventLogStorageTable.c
         with self._events.index_connection() as connection:
@@ -474,8 +483,10 @@ class History:
     def _shard(self, run_id: str) -> Path:
         return Path(self._events.path_for_shard(run_id))
 
-    def _in_file(self, run_id: str, statement: str, *, vacuum: bool = False) -> tuple[Any, ...] | None:
-        """Do something in a run's own file, where there is one with tables."""
+    def _in_file(
+        self, run_id: str, statement: str, values: Sequence[Any], *, vacuum: bool = False
+    ) -> tuple[Any, ...] | None:
+        """Do something in a run's own file, where there is one with tables: a row of what was asked for."""
         address = f"file:{quote(str(self._shard(run_id)))}?mode=rw"  # never made, if it is gone
         # damaged, or in use: it stays as it is
         with (
@@ -483,11 +494,28 @@ class History:
             closing(sqlite3.connect(address, timeout=_BUSY_SECONDS, uri=True)) as connection,
         ):
             with connection:
-                row: tuple[Any, ...] | None = connection.execute(statement, TRIMMED).fetchone()
+                done = connection.execute(statement, values)
+                row: tuple[Any, ...] | None = done.fetchone() if done.description else (done.rowcount,)
             if vacuum:
                 connection.execute("VACUUM")
             return row
         return None
+
+    def _runless(self, before: datetime) -> int:
+        if not self._is_sharded:
+            return 0
+        (number,) = self._in_file(_NO_RUN, _COUNT_OLD, [str(_naive(before))]) or (0,)
+        return int(number)
+
+    def _remove_runless(self, before: datetime, goes_on: Callable[[], bool]) -> int:
+        removed = 0
+        while goes_on():
+            (number,) = self._in_file(_NO_RUN, _REMOVE_OLD, [str(_naive(before)), _IN_LIMIT]) or (0,)
+            removed += int(number)
+            if number < _IN_LIMIT:
+                break
+            time.sleep(self._pause)
+        return removed
 
     def _orphans(self, before: datetime) -> list[Path]:
         """Files of runs that Dagster's own ways of deletion left."""
@@ -554,7 +582,16 @@ _CONDITION = (
     f"asset_key IS NULL AND (dagster_event_type IS NULL OR dagster_event_type IN ({', '.join('?' * len(TRIMMED))}))"
 )
 _COUNT_TRIMMED = f"SELECT count(*), coalesce(sum(length(event)), 0) FROM event_logs WHERE {_CONDITION}"  # noqa: S608
+_COUNT_OLD = "SELECT count(*) FROM event_logs WHERE timestamp < ?"
+_REMOVE_OLD = "DELETE FROM event_logs WHERE id IN (SELECT id FROM event_logs WHERE timestamp < ? ORDER BY id LIMIT ?)"
 _TRIM = f"DELETE FROM event_logs WHERE {_CONDITION}"  # noqa: S608 - text of this module
+
+
+def _equal(columns: Sequence[Any], values: Sequence[Any]) -> list[sa.ColumnElement[bool]]:
+    # not IS NOT DISTINCT FROM, for which PostgreSQL uses no index
+    return [
+        column.is_(None) if value is None else column == value for column, value in zip(columns, values, strict=True)
+    ]
 
 
 def _trimmable_rows() -> list[sa.ColumnElement[bool]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.events import AssetObservationData
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from geo_assets.coremachine import events, retention
@@ -308,6 +309,28 @@ def test_files_that_dagster_left_when_it_deleted_a_run_go(embedded: dg.DagsterIn
 def _file_of(instance: dg.DagsterInstance, run_id: str) -> Path:
     storage: Any = instance.event_log_storage
     return Path(storage.path_for_shard(run_id))
+
+
+def test_what_no_run_wrote_is_kept_once_and_the_latest_of_it_shown(embedded: dg.DagsterInstance) -> None:
+    for number in range(5):
+        embedded.report_runless_asset_event(dg.AssetObservation("inbox", description=str(number)))
+    run(embedded, "said", NAMES[7])
+    embedded.report_dagster_event(
+        dg.DagsterEvent(
+            event_type_value="ASSET_OBSERVATION",
+            job_name="process_raster",
+            event_specific_data=AssetObservationData(dg.AssetObservation(COG, description="how it went")),
+        ),
+        "said",
+    )
+    history, chosen = plan(embedded)
+    assert chosen.runless == 5
+    assert history.carry_out(chosen) == chosen
+    found = embedded.fetch_observations(dg.AssetKey("inbox"), limit=9).records
+    told = [record.event_log_entry.asset_observation for record in found]
+    assert [one.description for one in told if one] == ["4", "3"]
+    assert len(embedded.fetch_observations(dg.AssetRecordsFilter(COG), limit=1).records) == 1
+    assert plan(embedded)[1].runless == 0
 
 
 def test_a_damaged_file_of_a_run_is_left_alone(embedded: dg.DagsterInstance) -> None:
