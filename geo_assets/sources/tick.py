@@ -12,7 +12,13 @@ from datetime import UTC, datetime, timedelta
 
 from geo_assets.coremachine.contract import JobStatus
 from geo_assets.coremachine.machine import CoreMachine
-from geo_assets.errors import GeoAssetsError, LedgerUnavailableError, LookOvertakenError, LookTooLongError
+from geo_assets.errors import (
+    GeoAssetsError,
+    LedgerUnavailableError,
+    LookOvertakenError,
+    LookTooLongError,
+    TransientError,
+)
 from geo_assets.redaction import redact
 from geo_assets.sources.listings import ask_for_listing, listing_of, was_lost
 from geo_assets.sources.look import Look, look
@@ -127,12 +133,14 @@ def _by_run(machine: CoreMachine, source: Source, last: LastLook, texts: list[st
 def _turn(machine: CoreMachine, source: Source, texts: list[str], *, seconds: float) -> Turned:
     try:
         turned = turn(machine, source, seconds=seconds)
-    except LookOvertakenError as error:
-        texts.append(str(error))
+    except LedgerUnavailableError:
+        raise
+    except TransientError as error:  # another daemon was faster, or the store is away
+        texts.append(redact(str(error)))
         return Turned()
     if turned.taken:
         jobs = "" if turned.jobs == turned.queued else f" in {_number(turned.jobs, 'job')}"
-        missing = f", {turned.missing:,} not there or not whole" if turned.missing else ""
+        missing = f", {turned.missing:,} that cannot be read now" if turned.missing else ""
         texts.append(f"{turned.queued:,} queued{jobs}, {turned.refused:,} refused{missing}")
     return turned
 

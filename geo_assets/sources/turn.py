@@ -19,7 +19,13 @@ from geo_assets.coremachine.binding import Binding, binding_for
 from geo_assets.coremachine.ledger import BULK_PRIORITY, NewJob
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.submission import prepare
-from geo_assets.errors import LookOvertakenError, NotFoundError, ParameterError
+from geo_assets.errors import (
+    AccessDeniedError,
+    LookOvertakenError,
+    NotFoundError,
+    ParameterError,
+    UnsupportedNameError,
+)
 from geo_assets.redaction import redact
 from geo_assets.sources.register import Entry, EntryState, LastLook, Mark, Register
 from geo_assets.sources.rules import grain, parameters_for
@@ -43,7 +49,7 @@ class Turned:
     queued: int = 0
     refused: int = 0
     missing: int = 0
-    """Not there any more, or not whole; the next look says what they are."""
+    """Not there any more, not whole, or not to be read; the next look says what they are."""
     jobs: int = 0
     """Jobs submitted: one an entry, or one for the container."""
     note: str = ""
@@ -137,7 +143,7 @@ class _Turn:
         )
 
     def _prepared(self, entry: Entry) -> NewJob | str | None:
-        """The job of an entry; why there can be none; or ``None`` where it is not there any more."""
+        """The job of an entry; why there can be none; or ``None`` where its files cannot be asked for their version."""
         try:
             new = prepare(
                 self.machine,
@@ -151,8 +157,8 @@ class _Turn:
             )
         except ParameterError as error:
             return redact(str(error))[:1000]
-        except NotFoundError:
-            return None
+        except (NotFoundError, AccessDeniedError, UnsupportedNameError):
+            return None  # it waits, and keeps nobody else
         return replace(new, source_version=new.source_version or entry.version)
 
     def _without_rivals(self, prepared: Sequence[tuple[Entry, NewJob | str | None]]) -> tuple[list[NewJob], list[Mark]]:

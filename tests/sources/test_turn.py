@@ -13,7 +13,7 @@ import pytest
 from geo_assets.coremachine.contract import JobStatus
 from geo_assets.coremachine.ledger import BULK_PRIORITY, INTERACTIVE_PRIORITY
 from geo_assets.coremachine.submission import submit
-from geo_assets.errors import LookOvertakenError, ParameterError
+from geo_assets.errors import AccessDeniedError, LookOvertakenError, ParameterError, ThrottledError
 from geo_assets.sources.look import look
 from geo_assets.sources.register import EntryState, Seen
 from geo_assets.sources.source import Source
@@ -102,6 +102,25 @@ def test_a_dataset_that_vanished_since_the_look_is_left_to_the_next(watched: Wat
     done = turn(watched.machine, VECTORS)
     assert (done.taken, done.missing, done.queued) == (1, 1, 0)
     assert look(watched.machine, VECTORS).removed == 1
+
+
+@pytest.mark.parametrize(("error", "text"), [(ThrottledError("slow down"), "slow down"), (AccessDeniedError("no"), "")])
+def test_a_store_that_is_away_while_datasets_are_queued_loses_nothing(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
+) -> None:
+    watched.put("roads.shp", "roads.shx", "roads.dbf", "zones.gpkg")
+
+    def fails(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(watched.store, "read_start", fails)
+        found = tick(watched.machine, VECTORS)
+    assert text in found.text
+    assert watched.states()["roads.shp"] == "waiting"
+    tick(watched.machine, VECTORS)
+    assert watched.states() == {"roads.shp": "queued", "zones.gpkg": "queued"}
+    assert len(watched.attempts()) == 2
 
 
 def test_a_blob_has_to_be_seen_unchanged_for_a_while(watched: Watched) -> None:
