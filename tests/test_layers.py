@@ -17,12 +17,22 @@ from tests.services.found import REPOSITORY
 
 PACKAGE = Path(geo_assets.__file__).parent
 DOMAIN = ("containers", "raster", "vector", "stac", "stores")
-BESIDE_DAGSTER = ("checking", "notices", "reconcile", "reconciliation", "report", "report_server", "sources", "webhook")
+BESIDE_DAGSTER = (
+    "checking",
+    "clean_up",
+    "notices",
+    "reconcile",
+    "reconciliation",
+    "report",
+    "report_server",
+    "sources",
+    "webhook",
+)
 """They know the ledger and the stores, and leave Dagster to ``assets``."""
-ABOVE_DOMAIN = ("assets", "build", "checking", "cli", "coremachine", "definitions", "jobs", "reconcile",
+ABOVE_DOMAIN = ("assets", "build", "checking", "clean_up", "cli", "coremachine", "definitions", "jobs", "reconcile",
                 "reconciliation", "report", "resources")  # fmt: skip
-ABOVE_COREMACHINE = ("assets", "build", "checking", "cli", "definitions", "jobs", "reconcile", "reconciliation",
-                     "report", "resources")  # fmt: skip
+ABOVE_COREMACHINE = ("assets", "build", "checking", "clean_up", "cli", "definitions", "jobs", "reconcile",
+                     "reconciliation", "report", "resources")  # fmt: skip
 GEODATA = frozenset(
     [
         "rasterio",

@@ -793,6 +793,7 @@ def test_old_stagings_are_swept_and_young_ones_stay(store: TableStore) -> None:
     assert store.sweep(older_than_seconds=3600) == 0
     store.load_chunk(staged, 1, [points(PLACES, 1, first_id=2)])
     stage(store, definition("other"), [points(PLACES, 1)])
+    assert store.sweep(older_than_seconds=-1, dry_run=True) == 2
     assert store.sweep(older_than_seconds=-1) == 2
     with pytest.raises(StagingLostError, match=r"geo\.places"):
         store.publish([staged], [table_load(2)], chunks=[2])
