@@ -163,7 +163,7 @@ def _plan_op(binding: Binding, first: Segment) -> dg.OpDefinition:
         machine = machine_of(context)
         claim_jobs(context, machine, binding)
         if dynamic:
-            yield from _job_chunks(machine, context.run_id)
+            yield from _job_chunks(scope_of(context, machine, binding))
         else:
             yield dg.Output(None)
 
@@ -190,11 +190,11 @@ def _chunks_op(binding: Binding, segments: Sequence[Segment], number: int) -> dg
         if before is not None and before.fans_out:
             engine.end_fan_out(scope, before.last)
         if not segment.fans_out:
-            yield from _job_chunks(machine, context.run_id)
+            yield from _job_chunks(scope_of(context, machine, binding))
             return
         engine.spread_tasks(scope, segment.first)
         size = machine.settings.task_chunk_size
-        for spans in engine.plan_spans(machine.ledger, context.run_id, segment.first, size):
+        for spans in engine.plan_spans(machine.ledger, context.run_id, segment.first, size, job_type=binding.job_type):
             head, tail = spans[0], spans[-1]
             key = f"tasks_{head.position:06d}_{head.first:06d}_{tail.position:06d}_{tail.last:06d}"
             yield dg.DynamicOutput(None, mapping_key=key)
@@ -202,9 +202,9 @@ def _chunks_op(binding: Binding, segments: Sequence[Segment], number: int) -> dg
     return chunks
 
 
-def _job_chunks(machine: CoreMachine, run_id: str) -> Iterator[dg.DynamicOutput[None]]:
-    attempts = machine.ledger.attempts_of_run(run_id, statuses=[JobStatus.PROCESSING])
-    size = machine.settings.job_chunk_size
+def _job_chunks(scope: engine.RunScope) -> Iterator[dg.DynamicOutput[None]]:
+    attempts = scope.attempts_at_work()
+    size = scope.settings.job_chunk_size
     for start in range(0, len(attempts), size):
         chunk = attempts[start : start + size]
         yield dg.DynamicOutput(None, mapping_key=f"jobs_{chunk[0].position:06d}_{chunk[-1].position:06d}")
@@ -232,17 +232,14 @@ def _work_op(binding: Binding, segment: Segment) -> dg.OpDefinition:
             key = context.get_mapping_key() or ""
             if bounds := _JOB_CHUNK.fullmatch(key):
                 first, last = (int(number) for number in bounds.groups())
-                attempts = machine.ledger.attempts_of_run(
-                    context.run_id, first=first, last=last, statuses=[JobStatus.PROCESSING]
-                )
-                engine.run_jobs(scope, runner, attempts, segment)
+                engine.run_jobs(scope, runner, scope.attempts_at_work(first=first, last=last), segment)
             elif bounds := _TASK_CHUNK.fullmatch(key):
-                engine.run_tasks(scope, runner, _spans(machine, context.run_id, bounds), segment.first)
+                engine.run_tasks(scope, runner, _spans(scope, bounds), segment.first)
 
     return work
 
 
-def _spans(machine: CoreMachine, run_id: str, bounds: re.Match[str]) -> list[engine.TaskSpan]:
+def _spans(scope: engine.RunScope, bounds: re.Match[str]) -> list[engine.TaskSpan]:
     first_position, first_index, last_position, last_index = (int(number) for number in bounds.groups())
     return [
         engine.TaskSpan(
@@ -251,9 +248,7 @@ def _spans(machine: CoreMachine, run_id: str, bounds: re.Match[str]) -> list[eng
             first=first_index if attempt.position == first_position else 0,
             last=last_index if attempt.position == last_position else 2**31 - 1,
         )
-        for attempt in machine.ledger.attempts_of_run(
-            run_id, first=first_position, last=last_position, statuses=[JobStatus.PROCESSING]
-        )
+        for attempt in scope.attempts_at_work(first=first_position, last=last_position)
     ]
 
 
@@ -273,7 +268,9 @@ def _settle_op(binding: Binding, segments: Sequence[Segment]) -> dg.OpDefinition
         machine = machine_of(context)
         scope = scope_of(context, machine, binding)
         try:
-            if context.run.parent_run_id and not machine.ledger.attempts_of_run(context.run_id):
+            if context.run.parent_run_id and not machine.ledger.attempts_of_run(
+                context.run_id, job_type=binding.job_type
+            ):
                 # re-executed "from failure": the steps before this one were not repeated, so do their work here
                 _whole_run(context, machine, scope, segments)
             if segments[-1].fans_out:
@@ -296,19 +293,23 @@ def _whole_run(
             if segment.fans_out:
                 engine.spread_tasks(scope, segment.first)
                 for spans in engine.plan_spans(
-                    machine.ledger, context.run_id, segment.first, machine.settings.task_chunk_size
+                    machine.ledger,
+                    context.run_id,
+                    segment.first,
+                    machine.settings.task_chunk_size,
+                    job_type=scope.binding.job_type,
                 ):
                     engine.run_tasks(scope, runner, spans, segment.first)
                 if number < len(segments) - 1:
                     engine.end_fan_out(scope, segment.first)
             else:
-                attempts = machine.ledger.attempts_of_run(context.run_id, statuses=[JobStatus.PROCESSING])
+                attempts = scope.attempts_at_work()
                 engine.run_jobs(scope, runner, attempts, segment)
 
 
 def _conclude(context: dg.OpExecutionContext, machine: CoreMachine, binding: Binding) -> None:
-    problems = machine.ledger.attempts_of_run(context.run_id, statuses=_ENDED_BADLY)
-    outcomes = _run_outcomes(machine, context.run_id, problems)
+    problems = machine.ledger.attempts_of_run(context.run_id, job_type=binding.job_type, statuses=_ENDED_BADLY)
+    outcomes = _run_outcomes(machine, context.run_id, binding, problems)
     refused = _tags(context).get(_REFUSED_TAG)
     unfinished = outcomes.get(JobStatus.PROCESSING.value, 0)
     left_undone = _finish_run(context, machine, binding)
@@ -352,10 +353,12 @@ def _summarize(
     """Show the run's outcomes as a table on its page, and in a line in the list of runs."""
     tags = _tags(context)
     jobs = sum(outcomes.values())
+    # of a run for several assets, the tag says what the last of them took
+    alone = jobs == sum(machine.ledger.run_outcomes(context.run_id).values())
     started = run_started(machine.ledger, context.run_id)
     summary = RunSummary(
         outcomes=outcomes,
-        asked=Asked.parse(tags.get(_ASKED_TAG, "")) or Asked(jobs=jobs),
+        asked=(Asked.parse(tags.get(_ASKED_TAG, "")) if alone else None) or Asked(jobs=jobs),
         seconds=(datetime.now(UTC) - started).total_seconds() if started is not None else 0.0,
     )
     news = {OUTCOME_TAG: ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())) or "nothing to do"}
@@ -366,7 +369,10 @@ def _summarize(
     tables = {
         "outcomes": summary.rows,
         "failures": failure_rows(problems),
-        "stages": stage_rows(machine.ledger.attempts_of_run(context.run_id), [stage.name for stage in binding.stages]),
+        "stages": stage_rows(
+            machine.ledger.attempts_of_run(context.run_id, job_type=binding.job_type),
+            [stage.name for stage in binding.stages],
+        ),
     }
     # of all events that a good step can log, only this one's metadata is drawn as tables on the run's page
     context.log_event(
@@ -386,9 +392,9 @@ def _summarize(
 _ENDED_BADLY = (JobStatus.FAILED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.CANCELLED)
 
 
-def _run_outcomes(machine: CoreMachine, run_id: str, problems: Sequence[Attempt]) -> dict[str, int]:
+def _run_outcomes(machine: CoreMachine, run_id: str, binding: Binding, problems: Sequence[Attempt]) -> dict[str, int]:
     """Outcome → number of jobs, with the partly failed ones, whose partition is materialized, under their own name."""
-    outcomes = dict(machine.ledger.run_outcomes(run_id))
+    outcomes = dict(machine.ledger.run_outcomes(run_id, job_type=binding.job_type))
     for attempt in problems:
         if attempt.status is JobStatus.COMPLETED_WITH_ERRORS and attempt.outcome is not None:
             outcomes[attempt.outcome.value] -= 1
@@ -398,7 +404,8 @@ def _run_outcomes(machine: CoreMachine, run_id: str, problems: Sequence[Attempt]
 
 def _finish_run(context: dg.OpExecutionContext, machine: CoreMachine, binding: Binding) -> str | None:
     """Do what the workflow does once a run; what is wrong with it, in words."""
-    jobs = [attempt.parameters for attempt in machine.ledger.attempts_of_run(context.run_id)]
+    mine = machine.ledger.attempts_of_run(context.run_id, job_type=binding.job_type)
+    jobs = [attempt.parameters for attempt in mine]
     try:
         machine.finish_run(binding, jobs)
     except Exception as error:  # noqa: BLE001 - the jobs are done, whatever a workflow raises here
@@ -479,7 +486,7 @@ def claim_jobs(context: dg.OpExecutionContext, machine: CoreMachine, binding: Bi
     wave_id = run.tags.get(WAVE_TAG)
     own_partitions = context.has_partition_key or context.has_partition_key_range
     if run.parent_run_id is not None:
-        attempts = _claim_again(machine, run.parent_run_id, context.run_id)
+        attempts = _claim_again(machine, binding, run.parent_run_id, context.run_id)
     elif own_partitions:
         attempts = _claim_partitions(context, machine, binding, list(context.partition_keys))
     elif wave_id is not None:
@@ -516,7 +523,7 @@ def _plan_partitions(
     machine.ledger.mark_planned([attempt.attempt_id for attempt in todo])
 
 
-def _claim_again(machine: CoreMachine, parent_run_id: str, run_id: str) -> list[Attempt]:
+def _claim_again(machine: CoreMachine, binding: Binding, parent_run_id: str, run_id: str) -> list[Attempt]:
     """A re-executed run takes up the parent's jobs that did not end well and that nobody else has run since."""
     again = [
         NewJob(
@@ -525,12 +532,12 @@ def _claim_again(machine: CoreMachine, parent_run_id: str, run_id: str) -> list[
             asset=attempt.asset,
             partition_key=attempt.partition_key,
             parameters=attempt.parameters,
-            total_stages=machine.registry[attempt.job_type].total_stages,
+            total_stages=binding.total_stages,
             metadata=attempt.job_metadata,
-            source_version=source_version_or_none(machine, machine.registry[attempt.job_type], attempt.parameters),
+            source_version=source_version_or_none(machine, binding, attempt.parameters),
             submitted_by="re-execution",
         )
-        for attempt in machine.ledger.attempts_of_run(parent_run_id)
+        for attempt in machine.ledger.attempts_of_run(parent_run_id, job_type=binding.job_type)
         if attempt.status not in (JobStatus.COMPLETED, JobStatus.QUEUED)
         and machine.ledger.job(attempt.job_id, attempt.job_type).latest_attempt == attempt.attempt_id
     ]
@@ -709,19 +716,20 @@ class _interruptible:  # noqa: N801 - reads as a clause
 
 
 _runner: dict[str, TaskRunner] = {}
-"""The one warm pool of this process, by run id."""
+"""The one warm pool of this process, by run id and job type."""
 
 
 def _runner_for(run_id: str, binding: Binding, settings: Settings) -> TaskRunner:
-    if run_id not in _runner:
+    name = f"{run_id} {binding.job_type}"
+    if name not in _runner:
         close_runner(kill=True)
-        _runner[run_id] = open_runner(
+        _runner[name] = open_runner(
             binding.execution,
             settings=settings,
             limits=binding.limits,
             preload=sorted({handler.__module__ for handler in binding.handlers.values()}),
         )
-    return _runner[run_id]
+    return _runner[name]
 
 
 def close_runner(*, kill: bool) -> None:

@@ -8,7 +8,7 @@ is assigned, a wave stays open until its run has been seen to end, and a run tha
 its attempts once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -151,10 +151,19 @@ def cancel_unfinished(machine: CoreMachine, instance: dg.DagsterInstance, run_id
     """Cancel what a terminated run has not finished, and say so on the partitions; returns how many jobs that were."""
     cancelled = set(machine.ledger.cancel_run(run_id, "the run was terminated"))
     attempts = [a for a in machine.ledger.attempts_of_run(run_id) if a.attempt_id in cancelled]
-    binding = machine.registry.get(attempts[0].job_type) if attempts else None
-    if binding is not None:
-        emit_failures(instance, binding, attempts, run_id=run_id, step_key="")
+    for binding, mine in _by_binding(machine, attempts):
+        emit_failures(instance, binding, mine, run_id=run_id, step_key="")
     return len(cancelled)
+
+
+def _by_binding(machine: CoreMachine, attempts: Sequence[Attempt]) -> Iterator[tuple[Binding, list[Attempt]]]:
+    """A run's attempts by workflow, of which it has several where several assets were materialized together.
+
+    Not by the run's job: Dagster has another name for it where partitions are materialized from the UI.
+    """
+    for job_type in dict.fromkeys(attempt.job_type for attempt in attempts):
+        if job_type in machine.registry:
+            yield machine.registry[job_type], [attempt for attempt in attempts if attempt.job_type == job_type]
 
 
 def _emit_missing(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick) -> None:
@@ -165,25 +174,22 @@ def _emit_missing(machine: CoreMachine, instance: dg.DagsterInstance, done: Tick
         if run is None:  # deleted with its history: there is nothing to link to
             machine.ledger.mark_emitted([a.attempt_id for a in machine.ledger.attempts_of_run(run_id)])
             continue
-        owing = machine.ledger.attempts_of_run(run_id, statuses=_FINISHED)
-        # not by the run's job: Dagster has another name for it where partitions are materialized from the UI
-        binding = machine.registry.get(owing[0].job_type) if owing else None
-        if binding is None:
-            continue
-        # the run may have died after it wrote events and before the ledger knew
-        written = events.materialized_in_run(instance, run_id, binding.asset)
-        done_before = [attempt for attempt in owing if attempt.partition_key in written]
-        # within one run an evaluation replaces the one before it, so those that were written, too, do no harm
-        _emit_checks(instance, binding, done_before, run_id=run_id, step_key="")
-        machine.ledger.mark_emitted([attempt.attempt_id for attempt in done_before])
-        sent = emit_due(
-            machine,
-            instance,
-            binding,
-            run_id=run_id,
-            step_key="",
-            include_unchanged=run.status is not dg.DagsterRunStatus.SUCCESS,
-        )
+        sent = 0
+        for binding, owing in _by_binding(machine, machine.ledger.attempts_of_run(run_id, statuses=_FINISHED)):
+            # the run may have died after it wrote events and before the ledger knew
+            written = events.materialized_in_run(instance, run_id, binding.asset)
+            done_before = [attempt for attempt in owing if attempt.partition_key in written]
+            # within one run an evaluation replaces the one before it, so those that were written, too, do no harm
+            _emit_checks(instance, binding, done_before, run_id=run_id, step_key="")
+            machine.ledger.mark_emitted([attempt.attempt_id for attempt in done_before])
+            sent += emit_due(
+                machine,
+                instance,
+                binding,
+                run_id=run_id,
+                step_key="",
+                include_unchanged=run.status is not dg.DagsterRunStatus.SUCCESS,
+            )
         if sent:
             done.notes.append(f"run {run_id}: {sent} materializations were still to be written")
 
@@ -202,7 +208,8 @@ def emit_due(
     A partition whose job found nothing to do is materialized only if it never was, or if ``include_unchanged``:
     in a run that fails it would turn red otherwise, because it was planned.
     """
-    owed = [a for a in machine.ledger.attempts_of_run(run_id, statuses=_FINISHED) if not a.event_emitted]
+    ended = machine.ledger.attempts_of_run(run_id, job_type=binding.job_type, statuses=_FINISHED)
+    owed = [attempt for attempt in ended if not attempt.event_emitted]
     nothing_done = [a for a in owed if a.outcome in (OutcomeKind.UNCHANGED, OutcomeKind.SKIPPED)]
     before: set[str] = set()
     if nothing_done and not include_unchanged:

@@ -81,6 +81,12 @@ class RunScope:
     on_progress: Callable[[Standing], None] = _say_nothing
     """Told now and then how the run stands."""
 
+    def attempts_at_work(self, *, first: int | None = None, last: int | None = None) -> list[Attempt]:
+        """Those of this workflow that the run holds and has not ended, by position."""
+        return self.ledger.attempts_of_run(
+            self.run_id, job_type=self.binding.job_type, first=first, last=last, statuses=[JobStatus.PROCESSING]
+        )
+
     def count(self, stage: int | None = None) -> None:
         """Let progress be that of the tasks of a stage; ``None``: of the run's jobs."""
         if self.progress is not None:
@@ -651,7 +657,7 @@ def spread_tasks(scope: RunScope, stage: int) -> None:
     """Create the tasks of a fan-out stage for every job of the run that is still at work."""
     rows: list[NewTask] = []
     ended: list[EndedJob] = []
-    for attempt in scope.ledger.attempts_of_run(scope.run_id, statuses=[JobStatus.PROCESSING]):
+    for attempt in scope.attempts_at_work():
         previous = completed_results(scope, attempt, stage - 1) if stage > 1 else None
         try:
             definitions = define_tasks(scope.binding, attempt, stage, _in_order(previous))
@@ -667,11 +673,13 @@ def spread_tasks(scope: RunScope, stage: int) -> None:
     settle_jobs(scope, ended)
 
 
-def plan_spans(ledger: Ledger, run_id: str, stage: int, size: int) -> list[list[TaskSpan]]:
-    """Cut a fan-out stage's tasks into chunks of ``size``, across jobs."""
+def plan_spans(
+    ledger: Ledger, run_id: str, stage: int, size: int, *, job_type: str | None = None
+) -> list[list[TaskSpan]]:
+    """Cut a fan-out stage's tasks into chunks of ``size``, across the run's jobs (of a type)."""
     chunks: list[list[TaskSpan]] = []
     room = 0
-    for attempt_id, position, total in ledger.task_spans(run_id, stage):
+    for attempt_id, position, total in ledger.task_spans(run_id, stage, job_type=job_type):
         start = 0
         while start < total:
             if room == 0:
@@ -691,10 +699,7 @@ def run_tasks(scope: RunScope, runner: TaskRunner, spans: Sequence[TaskSpan], st
     pump = _Pump(scope, runner, keeps_pictures=False)
     positions = [span.position for span in spans]
     attempts = {
-        attempt.attempt_id: attempt
-        for attempt in scope.ledger.attempts_of_run(
-            scope.run_id, first=min(positions), last=max(positions), statuses=[JobStatus.PROCESSING]
-        )
+        attempt.attempt_id: attempt for attempt in scope.attempts_at_work(first=min(positions), last=max(positions))
     }
     keys: list[tuple[str, int, int]] = []
     unfinished = [TaskStatus.QUEUED, TaskStatus.PROCESSING]
@@ -734,7 +739,7 @@ def run_tasks(scope: RunScope, runner: TaskRunner, spans: Sequence[TaskSpan], st
 
 def end_fan_out(scope: RunScope, stage: int) -> None:
     """Judge a fan-out stage for every job of the run still at work: settle those that end, move the others on."""
-    attempts = scope.ledger.attempts_of_run(scope.run_id, statuses=[JobStatus.PROCESSING])
+    attempts = scope.attempts_at_work()
     tallies = scope.ledger.stage_tally([attempt.attempt_id for attempt in attempts], stage)
     ended: list[EndedJob] = []
     moved: dict[str, tuple[int, Mapping[str, Any]]] = {}

@@ -728,7 +728,8 @@ class Ledger:
         A job's waiting attempt is taken over; otherwise a new one is made, whatever the record says.
 
         Returns:
-            The run's attempts, and the jobs whose partition is busy (nothing is written for those).
+            The run's attempts of these jobs' types, and the jobs whose partition is busy (nothing is written for
+            those).
         """
 
         def work(c: Connection) -> tuple[list[Attempt], list[NewJob]]:
@@ -774,7 +775,8 @@ class Ledger:
                 ids.append(waiting)
             # where another run takes a partition meanwhile, all of this is done again and finds it busy
             self._claim(c, ids, run_id, whole=True)
-            return self._attempts_where(c, attempts.c.run_id == run_id), busy
+            types = {new.job_type for new in new_jobs}
+            return self._attempts_where(c, attempts.c.run_id == run_id, attempts.c.job_type.in_(types)), busy
 
         return self._write(work)
 
@@ -827,12 +829,16 @@ class Ledger:
         self,
         run_id: str,
         *,
+        job_type: str | None = None,
         first: int | None = None,
         last: int | None = None,
         statuses: Sequence[JobStatus] = (),
     ) -> list[Attempt]:
-        """Attempts the run holds or held, by position; ``first``/``last`` bound the position, inclusive."""
-        conditions = [attempts.c.run_id == run_id]
+        """Attempts the run holds or held, by position; ``first``/``last`` bound the position, inclusive.
+
+        A run that materializes several assets, selected together in the UI, has attempts of several job types.
+        """
+        conditions = [attempts.c.run_id == run_id, _of_type(job_type)]
         if first is not None:
             conditions.append(attempts.c.position >= first)
         if last is not None:
@@ -1706,7 +1712,7 @@ class Ledger:
             after = (rows[-1].attempt_id, rows[-1].stage, rows[-1].task_index)
             paged = query.where(key > sa.tuple_(*(sa.literal(value) for value in after)))
 
-    def task_spans(self, run_id: str, stage: int) -> list[tuple[str, int, int]]:
+    def task_spans(self, run_id: str, stage: int, *, job_type: str | None = None) -> list[tuple[str, int, int]]:
         """(attempt id, position, number of tasks) of the run's attempts at work that have tasks in a stage."""
 
         def query(c: Connection) -> list[tuple[str, int, int]]:
@@ -1715,6 +1721,7 @@ class Ledger:
                 .join(tasks, tasks.c.attempt_id == attempts.c.attempt_id)
                 .where(
                     attempts.c.run_id == run_id,
+                    _of_type(job_type),
                     attempts.c.status == JobStatus.PROCESSING.value,
                     tasks.c.stage == stage,
                 )
@@ -1743,14 +1750,14 @@ class Ledger:
 
         return self._read(query)
 
-    def run_outcomes(self, run_id: str) -> dict[str, int]:
-        """Outcome (``processing`` where there is none yet) → number of the run's attempts."""
+    def run_outcomes(self, run_id: str, *, job_type: str | None = None) -> dict[str, int]:
+        """Outcome (``processing`` where there is none yet) → number of the run's attempts, of a type or of all."""
 
         def query(c: Connection) -> dict[str, int]:
             what = sa.func.coalesce(attempts.c.outcome, attempts.c.status)
             rows = c.execute(
                 sa.select(what.label("what"), sa.func.count().label("n"))
-                .where(attempts.c.run_id == run_id)
+                .where(attempts.c.run_id == run_id, _of_type(job_type))
                 .group_by(what)
             )
             return {row.what: row.n for row in rows}
@@ -1817,6 +1824,10 @@ _TASK_KEY = (
     tasks.c.stage == sa.bindparam("k_stage"),
     tasks.c.task_index == sa.bindparam("k_index"),
 )
+
+
+def _of_type(job_type: str | None) -> sa.ColumnElement[bool]:
+    return sa.true() if job_type is None else attempts.c.job_type == job_type
 
 
 def _may_become(target: JobStatus) -> sa.ColumnElement[bool]:
