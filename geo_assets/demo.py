@@ -55,6 +55,20 @@ VECTORS = {
 STAND_IN = "parcels"
 """The table that is not loaded: its file only looks like a geodatabase."""
 
+ARRIVALS = ("aerial_rgba_uint16_utm12n.tif", "world_byte_4326.tif")
+"""Files that land in the watched container while Dagster is up."""
+WATCHED = "arrivals"
+_SOURCES = f"""\
+# Containers that are watched; see docs/sources.md
+sources:
+  - name: {WATCHED}
+    container: {WATCHED}
+    workflow: process_raster
+    every: 5s
+    parameters:
+      collection_id: {WATCHED}
+"""
+
 _SMALL_BYTES = 120_000
 _MARK = ".geo-assets-demo"
 _PATIENCE_SECONDS = 240.0
@@ -256,6 +270,7 @@ def run_demo(
         settings = get_settings()
         ensure_dagster_home(settings)
         data = fill_containers(settings.blob_root_path)
+        _watch_a_container(settings)
         tell(
             f"{data.containers:,} containers with {data.files:,} files ({data.bytes / 1e6:,.1f} MB) in"
             f" {settings.blob_root_path}"
@@ -270,9 +285,15 @@ def run_demo(
                 jobs, refused = _submit(machine)
                 tell(f"{len(jobs):,} jobs are in the ledger; the daemon's sensor takes them from there")
                 jobs = _wait(machine.ledger, jobs, server, instance, show_progress)
+                tell(f"{len(ARRIVALS)} files land in the container '{WATCHED}', which a sensor watches")
+                arrived, waited = _let_files_land(machine, server, instance)
+                jobs += arrived
                 report = _account(
                     machine, instance, jobs, home=home, url=server.url, data=data, refused=refused, began=began
                 )
+                report.results["arrived_seconds"] = round(waited, 1)
+                report.results["page"] = str(_draw_page(machine, home))
+                report.results["reconciled"] = _reconcile(machine, report.problems)
                 at_the_end(report)
     if server.is_alive():
         report.problems.append("a process of Dagster's is still there")
@@ -369,6 +390,54 @@ def _wait(
         time.sleep(0.5)
 
 
+def _watch_a_container(settings: Settings) -> None:
+    """Name a source, before Dagster starts, and make its container, in which nothing is yet."""
+    settings.sources_path.write_text(_SOURCES, encoding="utf-8")
+    (settings.blob_root_path / WATCHED).mkdir(exist_ok=True)
+
+
+def _let_files_land(machine: CoreMachine, server: DagsterServer, instance: Any) -> tuple[list[Job], float]:
+    """Put files into the watched container and wait for what the sensor makes of them; the jobs, and how long it took.
+
+    Raises:
+        GeoAssetsError: nothing came of them.
+    """
+    root = machine.settings.blob_root_path
+    landed = time.monotonic()
+    for name in ARRIVALS:
+        # their COGs share a container with those of the rasters of the same names
+        _link(root.parent / "demo_data" / name, root / WATCHED / f"landed_{name}")
+    while True:
+        jobs = [job for job in machine.ledger.jobs(limit=None) if job.partition_key.startswith(f"{WATCHED}/")]
+        if len(jobs) == len(ARRIVALS) and all(job.status.is_terminal for job in jobs) and _runs_ended(instance):
+            return jobs, time.monotonic() - landed
+        server.check()
+        if time.monotonic() - landed > _PATIENCE_SECONDS:
+            raise GeoAssetsError(
+                f"nothing came of the files that landed in '{WATCHED}'; the end of {server.log}:\n{server.log_tail()}"
+            )
+        time.sleep(0.5)
+
+
+def _draw_page(machine: CoreMachine, home: Path) -> Path:
+    from geo_assets.report import gather, render  # noqa: PLC0415
+
+    page = home / "catalog.html"
+    page.write_text(render(gather(machine.settings, machine.services, lambda: machine.ledger)), encoding="utf-8")
+    return page
+
+
+def _reconcile(machine: CoreMachine, problems: list[str]) -> str:
+    """Compare the ledger with what is there, both ways; in a sentence."""
+    from geo_assets.reconcile import reconcile  # noqa: PLC0415
+
+    found = reconcile(machine)
+    checked = sum(line.total for line in found.lines)
+    if not found.agrees:
+        problems.append(f"ledger, storage, tables and catalog disagree about {found.wrong} of {checked} things")
+    return f"ledger, storage, tables and catalog agree, both ways, about all of {checked:,} things"
+
+
 def _runs_ended(instance: Any) -> bool:
     return all(run.is_finished for run in instance.get_runs())
 
@@ -461,7 +530,7 @@ def _results(machine: CoreMachine, jobs: Sequence[Job]) -> dict[str, Any]:
             if job.job_type == "ingest_vector" and job.result_data
             for table in job.result_data["tables"]
         ],
-        "items": {name: machine.services["catalog"].count_items(name) for name in ("cogs", "vectors", "dev")},
+        "items": {name: machine.services["catalog"].count_items(name) for name in ("cogs", "vectors", "dev", WATCHED)},
         "catalog": str(machine.settings.catalog_path / "catalog.json"),
         "summarized_files": sum(summary.get("total_files", 0) for summary in summaries),
         "summarized_bytes": sum(summary.get("total_size_bytes", 0) for summary in summaries),

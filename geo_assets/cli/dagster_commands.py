@@ -172,6 +172,10 @@ def _print_report(report: "DemoReport", *, with_ui: bool) -> None:
     for tally in report.tallies:
         say(f"  {report.url}/assets/{tally.asset}?view=partitions")
     say(f"  {report.url}/asset-groups  the lineage")
+    results = report.results
+    say(f"\nThe files that landed while Dagster was up were catalogued {results['arrived_seconds']:.0f} s later.")
+    say(f"The {results['reconciled']}.")
+    say(f"The catalog as one page: {results['page']}")
     say(f"\n{sum(tally.submitted for tally in report.tallies):,} jobs in {report.seconds:.0f} s, all in {report.home}")
 
 

@@ -84,8 +84,11 @@ def test_the_demo_shows_the_whole_path_and_leaves_nothing_running(tmp_path: Path
         "geo.german_cities": 7650, "geo.swiss_cities": 1425, "geo.swiss_cities_kmz": 1425, "geo.states_2024": 56,
         "geo.us_counties": 3230, "geo.us_states": 56,
     }  # fmt: skip
-    assert tallies["process_raster"]["outcomes"] == {"created": 6, "invalid": 2}
-    assert report["results"]["items"] == {"cogs": 6, "vectors": 6, "dev": 6}
+    assert tallies["process_raster"]["outcomes"] == {"created": 8, "invalid": 2}
+    assert report["results"]["items"] == {"cogs": 6, "vectors": 6, "dev": 6, "arrivals": 2}
+    assert report["results"]["arrived_seconds"] > 0
+    assert re.fullmatch(r"ledger, storage, .* about all of \d+ things", report["results"]["reconciled"])
+    assert "<html" in Path(report["results"]["page"]).read_text()
     assert all(Path(cog["path"]).is_file() for cog in report["results"]["cogs"])
     assert Path(report["results"]["catalog"]).is_file()
     assert all(sum(tally["outcomes"].values()) == tally["submitted"] for tally in tallies.values())
@@ -101,7 +104,7 @@ def test_the_demo_shows_the_whole_path_and_leaves_nothing_running(tmp_path: Path
         "survey-lost-2",
         "survey-not-a-folder",
     ]
-    assert len(report["runs"]) == 6
+    assert len(report["runs"]) == 7
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", report["url"])
     assert _processes_with(f"DAGSTER_HOME={home / 'dagster'}") == []
 
