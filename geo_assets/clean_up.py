@@ -25,7 +25,7 @@ from geo_assets.coremachine.binding import Binding
 from geo_assets.coremachine.ledger import Attempt
 from geo_assets.coremachine.ledger_retention import LedgerRetention, SourceEntry
 from geo_assets.coremachine.machine import CoreMachine
-from geo_assets.errors import GeoAssetsError
+from geo_assets.errors import GeoAssetsError, ParameterError
 from geo_assets.jobs import vector_staging
 from geo_assets.redaction import redact
 from geo_assets.settings import Settings
@@ -195,7 +195,12 @@ def clean_up[P: _Plan](
         seconds: after which nothing more is begun with.
         dry_run: change nothing, and say what would go.
         now: the present; aware.
+
+    Raises:
+        ParameterError: a time or number that makes no sense.
     """
+    if at_most < 1 or min(keep.runs, keep.tasks, keep.listings) < timedelta():
+        raise ParameterError("a clean-up removes at least one thing of a kind, and keeps nothing for less than 0 days")
     work = _CleanUp(
         machine=machine,
         history=history,

@@ -30,7 +30,7 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.partition_wipe import unmaterialize
 from geo_assets.coremachine.retention import History
 from geo_assets.coremachine.submission import submit
-from geo_assets.errors import TableStoreUnavailableError
+from geo_assets.errors import ParameterError, TableStoreUnavailableError
 from geo_assets.resources.core_machine import core_machine_resource
 from geo_assets.services import open_services
 from geo_assets.settings import get_settings
@@ -444,6 +444,13 @@ def test_keys_are_bounded(place: Place) -> None:
     cleaned = place.clean(at_most=3)["partition keys"]
     assert (cleaned.number, cleaned.note) == (3, "more is left for the next clean-up")
     assert place.clean(at_most=3)["partition keys"].number == 2
+
+
+@pytest.mark.parametrize(("at_most", "days"), [(0, 1), (-1, 1), (5, -1)])
+def test_numbers_that_make_no_sense_are_refused(place: Place, at_most: int, days: int) -> None:
+    keep = Keep.of(place.machine.settings, task_days=days)
+    with pytest.raises(ParameterError, match="at least one thing"):
+        clean_up(place.machine, History(place.instance), [], keep=keep, wave_tag=WAVE_TAG, at_most=at_most)
 
 
 # --- around it -----------------------------------------------------------------------------------------------------
