@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -33,27 +34,27 @@ from geo_assets.stores.tables import TableStore
 
 __all__ = ["REFERENCES", "THERE", "Looks", "Staged", "blob_of_href", "root_of"]
 
-THERE = {
-    "kind": pl.String,
-    "collection": pl.String,
-    "name": pl.String,
-    "version": pl.String,
+THERE: dict[str, pl.DataType] = {
+    "kind": pl.String(),
+    "collection": pl.String(),
+    "name": pl.String(),
+    "version": pl.String(),
     "modified": pl.Datetime("us", "UTC"),
-    "ours": pl.Boolean,
-    "about_holder": pl.String,
-    "about_name": pl.String,
-    "job_id": pl.String,
+    "ours": pl.Boolean(),
+    "about_holder": pl.String(),
+    "about_name": pl.String(),
+    "job_id": pl.String(),
 }
 """Columns of what is there. ``ours``: lies in a container that we write to, or in the register of tables; ``version``
 of an item: the kind of what it is about."""
-REFERENCES = {
-    "kind": pl.String,
-    "collection": pl.String,
-    "name": pl.String,
-    "item_collection": pl.String,
-    "item_id": pl.String,
-    "job_id": pl.String,
-    "described": pl.Boolean,
+REFERENCES: dict[str, pl.DataType] = {
+    "kind": pl.String(),
+    "collection": pl.String(),
+    "name": pl.String(),
+    "item_collection": pl.String(),
+    "item_id": pl.String(),
+    "job_id": pl.String(),
+    "described": pl.Boolean(),
 }
 """Columns of what items point at: a blob of our stores, or a table. ``described``: it is what the item is about."""
 _AT_ONCE = 8
@@ -120,9 +121,7 @@ class Looks:
         except GeoAssetsError as error:
             self.problems["catalog"] = _said(error)
             return
-        self._side_by_side(
-            "catalog", [lambda one=one: self._read_collection(catalog, one, root) for one in collections]
-        )
+        self._side_by_side("catalog", [partial(self._read_collection, catalog, one, root) for one in collections])
 
     def _read_collection(self, catalog: CatalogStore, collection: str, root: str) -> None:
         items: list[dict[str, Any]] = []
@@ -188,9 +187,7 @@ class Looks:
         except GeoAssetsError as error:
             self.problems["storage"] = _said(error)
             return
-        self._side_by_side(
-            "storage", [lambda one=one: self._read_container(blobs, one, ours=one in mine) for one in wanted]
-        )
+        self._side_by_side("storage", [partial(self._read_container, blobs, one, ours=one in mine) for one in wanted])
 
     def _read_container(self, blobs: BlobStore, container: str, *, ours: bool) -> None:
         try:

@@ -186,8 +186,9 @@ def _remove_items(machine: CoreMachine, findings: Sequence[Finding], wipe: Wipe 
     for one in findings:
         if one.collection not in problems and one.stands_for is not None:
             gone[one.stands_for[0]].append(one.stands_for[1])
-    for asset, keys in gone.items() if wipe is not None else ():
-        wipe(asset, sorted(set(keys)))
+    if wipe is not None:
+        for asset, keys in gone.items():
+            wipe(asset, sorted(set(keys)))
     return [
         Mended(finding=one, outcome="failed", detail=problems[one.collection])
         if one.collection in problems
