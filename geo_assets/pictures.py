@@ -39,6 +39,8 @@ GALLERY_CHARACTERS: Final = 12_000
 """Most characters of a gallery: with three small pictures and a table of facts, an event stays within 16 kB."""
 
 _WIDTH, _HEIGHT = 240, 120
+_NARROWEST = 1e-300
+"""Width of a histogram that can still be drawn to scale."""
 _BUCKETS = 32
 _FEWER_BUCKETS = (_BUCKETS, 24, 16, 8)
 _HISTOGRAM_CHARACTERS = 950
@@ -189,7 +191,8 @@ def _overlaid(histograms: Sequence[Mapping[str, Any]]) -> str:
 
 def _has_values(band: Mapping[str, Any]) -> bool:
     histogram = band.get("histogram")
-    return histogram is not None and any(histogram["buckets"]) and histogram["max"] > histogram["min"]
+    # a narrower one has no scale in floating point
+    return histogram is not None and any(histogram["buckets"]) and histogram["max"] - histogram["min"] > _NARROWEST
 
 
 def _trimmed(histogram: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -98,7 +98,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     A group of long tests that one process does alone would otherwise be waited for at the end.
     """
     for item in items:
-        if {"postgres_url", "azurite", "azurite_queue"} & set(getattr(item, "fixturenames", ())):
+        if {"postgres_url", "postgres_session_url", "azurite", "azurite_queue"} & set(
+            getattr(item, "fixturenames", ())
+        ):
             item.add_marker(pytest.mark.services)
     items.sort(key=_rank)
 
@@ -118,7 +120,9 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     dagster_home = tmp_path / "dagster_home"
     dagster_home.mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", dagster_home)
-    monkeypatch.setenv("GEO_ASSETS_HOME", str(tmp_path / "geo_assets_home"))
+    # what a process keeps open by its address must not be the next test's, which may have the folder of the same name
+    home = tmp_path / f"home-{uuid.uuid4().hex[:8]}"
+    monkeypatch.setenv("GEO_ASSETS_HOME", str(home))
     monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
     for name in _GIVEN:
         monkeypatch.delenv(name, raising=False)
@@ -215,6 +219,19 @@ def postgres_url(pytestconfig: pytest.Config) -> Iterator[str]:
     ``GEO_ASSETS_TEST_POSTGRES_URL`` may name a server that runs already; its user must be able to make databases
     and extensions.
     """
+    with _database(pytestconfig) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_session_url(pytestconfig: pytest.Config) -> Iterator[str]:
+    """As ``postgres_url``, of a database that lasts as long as the test process; whoever uses it empties it first."""
+    with _database(pytestconfig) as url:
+        yield url
+
+
+@contextmanager
+def _database(pytestconfig: pytest.Config) -> Iterator[str]:
     given, template = _GIVEN["GEO_ASSETS_TEST_POSTGRES_URL"], "template1"
     if given is None:
         state = _service(pytestconfig, "postgres")

@@ -73,6 +73,14 @@ def _described(ledger: Ledger) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    """A ledger in a database of its own, as its tables are what these tests are about."""
+    opened = Ledger(ledger_url, patience_seconds=20)
+    yield opened
+    opened.close()
+
+
 def test_migrating_an_empty_database_gives_the_tables_of_the_code(
     ledger: Ledger, ledger_url: str, tmp_path: Path
 ) -> None:

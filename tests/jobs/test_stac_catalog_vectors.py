@@ -136,7 +136,7 @@ def test_the_contract_is_complete() -> None:
     binding = bind(StacCatalogVectors)
     assert (binding.asset, binding.partition_set) == ("vector_stac_item", "vector_tables")
     assert binding.asset_deps == ("vector_table",)
-    assert (binding.group, binding.kinds) == ("vectors", frozenset({"stac"}))
+    assert (binding.group, binding.kinds) == ("catalog", frozenset({"stac"}))
 
 
 def test_the_job_id_hashes_what_the_original_hashed() -> None:
