@@ -105,6 +105,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_rank)
 
 
+_SERVICE_FIXTURES = {"postgres_url", "postgres_session_url", "azurite", "azurite_queue"}
+
+
 def _rank(item: pytest.Item) -> int:
     if item.get_closest_marker("xdist_group") is not None:
         return 0
