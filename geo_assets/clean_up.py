@@ -9,8 +9,9 @@ removed twice; a clean-up that was killed is finished by the next, and two at on
 bounded: what is more than ``at_most`` of a kind is left to the next.
 
 A partition key goes when nothing refers to it: no attempt waits or is at work, nothing published stands for it, no
-source has it, no run or backfill names it, and no asset shows it, but for failures and validations of a blob that has
-been gone for longer than its source says.  A key of which nothing is known was added by somebody and stays.
+source has it, no run or backfill names it, and no asset shows it, but for failures of a blob that has been gone for
+longer than its source says, and for its validations where the source says ``unpublish``: ``keep`` keeps what was made.
+A key of which nothing is known was added by somebody and stays.
 """
 
 import time
@@ -501,7 +502,7 @@ class _CleanUp[P: _Plan]:
         standing = [attempt for attempt in attempts if attempt.withdrawn_at is None]
         if any(self._published(attempt) for attempt in standing):
             return False
-        if entries:
+        if entries and (not is_green or all(self._gives_up(entry) for entry in entries)):
             return True
         # without a source nothing says that it is gone, but that it was taken back
         return not is_green and not standing and (bool(attempts) or was_seen)
@@ -510,6 +511,11 @@ class _CleanUp[P: _Plan]:
         source = self.sources.get(entry.source)
         days = source.removed_days if source is not None else _DEFAULT_REMOVED_DAYS
         return entry.gone_at is not None and entry.gone_at < self.now - timedelta(days=days)
+
+    def _gives_up(self, entry: SourceEntry) -> bool:
+        """Whether its source wants nothing kept of a blob that is gone."""
+        source = self.sources.get(entry.source)
+        return source is not None and source.when_removed == "unpublish"
 
     def _published(self, attempt: Attempt) -> bool:
         if not attempt.result_data:

@@ -344,8 +344,17 @@ def failed_and_there(place: Place, name: str) -> None:
     place.source_says(name, gone_for=None, source="other")
 
 
-def validated_and_gone(place: Place, name: str) -> None:
+def validated_and_gone(place: Place, name: str, source: str = "tidy") -> None:
     place.do("check_raster", name)
+    place.source_says(name, gone_for=timedelta(days=90), source=source)
+
+
+def validated_and_kept(place: Place, name: str) -> None:
+    validated_and_gone(place, name, "inbox")
+
+
+def validated_and_kept_by_one(place: Place, name: str) -> None:
+    validated_and_gone(place, name)
     place.source_says(name, gone_for=timedelta(days=90))
 
 
@@ -387,6 +396,9 @@ STAYS: list[Callable[[Place, str], None]] = [
     published_and_gone,
     shown_by_others,
     unknown,
+    validated_and_kept,
+    validated_and_kept_by_one,
+    lambda place, name: validated_and_gone(place, name, "taken out of the YAML"),
 ]
 
 
@@ -394,17 +406,22 @@ def test_a_key_goes_when_nothing_refers_to_it_and_only_then(place: Place) -> Non
     for number, make in enumerate([*GOES, *STAYS]):
         make(place, f"{number}.tif")
     stay = {f"{number}.tif" for number in range(len(GOES), len(GOES) + len(STAYS))}
-    dry = place.clean(dry_run=True, later=timedelta())["partition keys"]
+    keeps = Source(name="inbox", container="bronze", workflow="process_raster")
+    gives_up = keeps.model_copy(update={"name": "tidy", "when_removed": "unpublish"})
+    green = place.instance.get_materialized_partitions(dg.AssetKey(VALIDATION))
+    told: dict[str, Any] = {"later": timedelta(), "sources": [keeps, gives_up]}
+    dry = place.clean(dry_run=True, **told)["partition keys"]
     assert len(place.keys()) == len(GOES) + len(STAYS)
-    done = place.clean(later=timedelta())["partition keys"]
+    done = place.clean(**told)["partition keys"]
     assert place.keys() == stay
     assert dry == done
     assert done.number == len(GOES)
-    assert place.instance.get_materialized_partitions(dg.AssetKey(VALIDATION)) == set(), "it is forgotten as well"
-    assert place.clean(later=timedelta())["partition keys"].number == 0
-    # a source may keep what is gone for longer
-    source = Source(name="inbox", container="bronze", workflow="process_raster", removed_after=5 * 86_400)
-    assert place.clean(later=timedelta(), sources=[source])["partition keys"].number == 1
+    kept = place.instance.get_materialized_partitions(dg.AssetKey(VALIDATION))
+    assert green - kept == {f"bronze/{GOES.index(validated_and_gone)}.tif"}, "it is forgotten as well"
+    assert place.clean(**told)["partition keys"].number == 0
+    # a source may have it go sooner
+    told["sources"] = [keeps.model_copy(update={"removed_after": 5 * 86_400.0}), gives_up]
+    assert place.clean(**told)["partition keys"].number == 1
     assert place.keys() == stay - {f"{len(GOES) + 5}.tif"}
 
 
