@@ -98,14 +98,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     A group of long tests that one process does alone would otherwise be waited for at the end.
     """
     for item in items:
-        if {"postgres_url", "postgres_session_url", "azurite", "azurite_queue"} & set(
-            getattr(item, "fixturenames", ())
-        ):
+        if _SERVICE_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.services)
     items.sort(key=_rank)
 
 
-_SERVICE_FIXTURES = {"postgres_url", "postgres_session_url", "azurite", "azurite_queue"}
+_SERVICE_FIXTURES = {
+    "postgres_url", "ledger_database", "pgstac_session_database", "postgis_session_database", "azurite",
+    "azurite_queue",
+}  # fmt: skip
 
 
 def _rank(item: pytest.Item) -> int:
@@ -227,8 +228,26 @@ def postgres_url(pytestconfig: pytest.Config) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_session_url(pytestconfig: pytest.Config) -> Iterator[str]:
-    """As ``postgres_url``, of a database that lasts as long as the test process; whoever uses it empties it first."""
+def ledger_database(pytestconfig: pytest.Config) -> Iterator[str]:
+    """As ``postgres_url``, of a database that lasts as long as the test process; whoever uses it empties it first.
+
+    This one is for ledgers, those below are for pgSTAC and for vector tables: making and migrating a database takes
+    longer than most tests.
+    """
+    with _database(pytestconfig) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def pgstac_session_database(pytestconfig: pytest.Config) -> Iterator[str]:
+    """See ``ledger_database``."""
+    with _database(pytestconfig) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgis_session_database(pytestconfig: pytest.Config) -> Iterator[str]:
+    """See ``ledger_database``."""
     with _database(pytestconfig) as url:
         yield url
 

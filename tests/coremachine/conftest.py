@@ -23,10 +23,10 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def shared_database(postgres_session_url: str) -> str:
+def shared_database(ledger_database: str) -> str:
     """The URL of a PostgreSQL database with the ledger's tables, for one test after the other."""
-    Ledger(postgres_session_url, patience_seconds=20).close()
-    return postgres_session_url
+    Ledger(ledger_database, patience_seconds=20).close()
+    return ledger_database
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])

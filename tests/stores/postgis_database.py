@@ -11,8 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 
 __all__ = ["execute", "postgis_database", "postgis_url", "role"]
 
@@ -39,25 +38,16 @@ def execute(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def postgis_database() -> Iterator[list[URL]]:
-    """Where the first test of a module leaves the URL of the database that all its tests share."""
-    urls: list[URL] = []
-    yield urls
-    for url in urls:
-        _administer(url, "drop database if exists {} with (force)", url.database)
+def postgis_database(postgis_session_database: str) -> str:
+    """The URL of the database that all tests of the process share."""
+    return make_url(postgis_session_database).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 @pytest.fixture
-def postgis_url(postgres_url: str, postgis_database: list[URL]) -> str:
+def postgis_url(postgis_database: str) -> str:
     """The URL of a database with PostGIS and nothing else; of a superuser."""
-    if not postgis_database:
-        own = make_url(postgres_url).set(drivername="postgresql")
-        shared = own.set(database=f"test_{uuid.uuid4().hex}")
-        _administer(own, "create database {} template {}", shared.database, own.database)
-        postgis_database.append(shared)
-    url = postgis_database[0].render_as_string(hide_password=False)
-    execute(url, _CLEAR)
-    return url
+    execute(postgis_database, _CLEAR)
+    return postgis_database
 
 
 @pytest.fixture
@@ -72,11 +62,3 @@ def role(postgis_url: str) -> Iterator[Callable[[], str]]:
             return name
 
         yield make
-
-
-def _administer(url: URL, statement: str, *names: str | None) -> None:
-    with psycopg.connect(
-        url.set(database="postgres").render_as_string(hide_password=False), autocommit=True
-    ) as connection:
-        query = sql.SQL(statement)
-        connection.execute(query.format(*(sql.Identifier(str(name)) for name in names)))
