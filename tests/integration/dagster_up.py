@@ -59,8 +59,12 @@ class DagsterUp:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
-        self.wait_for("the webserver", self._answers, seconds=90)
-        self.wait_for("the code location", self._loaded, seconds=60)
+        try:
+            self.wait_for("the webserver", self._answers, seconds=90)
+            self.wait_for("the code location", self._loaded, seconds=60)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Stop everything; nothing is left of the session."""
