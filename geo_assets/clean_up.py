@@ -10,7 +10,7 @@ bounded: what is more than ``at_most`` of a kind is left to the next.
 
 A partition key goes when nothing refers to it: no attempt waits or is at work, nothing published stands for it, no
 source has it, no run or backfill names it, and no asset shows it, but for failures of a blob that has been gone for
-longer than its source says, and for its validations where the source says ``unpublish``: ``keep`` keeps what was made.
+longer than its source says, and for its validations once its source had taken back what was made (``keep`` keeps it).
 A key of which nothing is known was added by somebody and stays.
 """
 
@@ -30,8 +30,8 @@ from geo_assets.errors import GeoAssetsError, ParameterError
 from geo_assets.jobs import vector_staging
 from geo_assets.redaction import redact
 from geo_assets.settings import Settings
-from geo_assets.sources.register import Register
-from geo_assets.sources.removal import expire
+from geo_assets.sources.register import TAKEN_BACK
+from geo_assets.sources.removal import due, expire
 from geo_assets.sources.source import Source
 
 __all__ = ["WHO", "Cleaned", "History", "Keep", "clean_up"]
@@ -410,29 +410,25 @@ class _CleanUp[P: _Plan]:
 
     def expired(self) -> Iterator[_Act]:
         wanting = [source for source in self.sources.values() if source.when_removed == "unpublish"]
-        waiting = {
-            source.name: len(
-                Register(self.machine.ledger, source.name).expired(
-                    datetime.now(UTC) - timedelta(days=source.removed_days), limit=_EXPIRED_AT_ONCE
-                )
-            )
-            for source in wanting
-        }
 
         def act() -> Iterator[Cleaned]:
             for source in wanting:
-                what = f"vanished blobs of source {source.name} taken back"
-                if self.dry_run:
-                    yield Cleaned(what=what, number=waiting[source.name])
-                    continue
-                done = expire(
-                    self.machine,
-                    lambda asset, keys, who=f"source {source.name}": self.history.forget(asset, keys, who=who),  # type: ignore[misc]
-                    source,
-                    limit=_EXPIRED_AT_ONCE,
+                done = (
+                    due(self.machine, source, limit=_EXPIRED_AT_ONCE)
+                    if self.dry_run
+                    else expire(
+                        self.machine,
+                        lambda asset, keys, who=f"source {source.name}": self.history.forget(asset, keys, who=who),  # type: ignore[misc]
+                        source,
+                        limit=_EXPIRED_AT_ONCE,
+                    )
                 )
-                problem = f"{done.left} could not be taken back: {'; '.join(done.problems)}" if done.left else ""
-                yield Cleaned(what=what, number=done.taken_back, problem=problem)
+                yield Cleaned(
+                    what=f"vanished blobs of source {source.name} taken back",
+                    number=done.taken_back,
+                    note=f"{done.there} keep what was made, as they are there again" if done.there else "",
+                    problem=f"{done.left} could not be taken back: {'; '.join(done.problems)}" if done.left else "",
+                )
 
         yield act
 
@@ -502,7 +498,7 @@ class _CleanUp[P: _Plan]:
         standing = [attempt for attempt in attempts if attempt.withdrawn_at is None]
         if any(self._published(attempt) for attempt in standing):
             return False
-        if entries and (not is_green or all(self._gives_up(entry) for entry in entries)):
+        if entries and (not is_green or all(_is_given_up(entry, standing) for entry in entries)):
             return True
         # without a source nothing says that it is gone, but that it was taken back
         return not is_green and not standing and (bool(attempts) or was_seen)
@@ -511,11 +507,6 @@ class _CleanUp[P: _Plan]:
         source = self.sources.get(entry.source)
         days = source.removed_days if source is not None else _DEFAULT_REMOVED_DAYS
         return entry.gone_at is not None and entry.gone_at < self.now - timedelta(days=days)
-
-    def _gives_up(self, entry: SourceEntry) -> bool:
-        """Whether its source wants nothing kept of a blob that is gone."""
-        source = self.sources.get(entry.source)
-        return source is not None and source.when_removed == "unpublish"
 
     def _published(self, attempt: Attempt) -> bool:
         if not attempt.result_data:
@@ -544,6 +535,13 @@ class _CleanUp[P: _Plan]:
     def _at_work(self, assets: Sequence[str], keys: Sequence[str]) -> set[str]:
         found = self.ledger.attempts_of(assets, keys)
         return {key for key, group in found.items() if any(not attempt.status.is_terminal for attempt in group)}
+
+
+def _is_given_up(entry: SourceEntry, standing: Sequence[Attempt]) -> bool:
+    """Whether its source has nothing of it any more, and nobody has made anything of it since it was gone."""
+    if entry.reason != TAKEN_BACK or entry.gone_at is None:
+        return False
+    return all(attempt.created_at < entry.gone_at for attempt in standing)
 
 
 def _mb(size: int) -> float:

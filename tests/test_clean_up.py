@@ -21,21 +21,23 @@ from geo_assets.containers.listing_store import REMOVED_SCHEMA, TABLE_SCHEMA
 from geo_assets.coremachine import events, ledger_retention
 from geo_assets.coremachine.asset_job import MACHINE
 from geo_assets.coremachine.binding import bind, registry_of
-from geo_assets.coremachine.contract import JobStatus, OutcomeKind, TaskStatus
+from geo_assets.coremachine.contract import JobStatus, OutcomeKind, TaskContext, TaskStatus
 from geo_assets.coremachine.dispatch import WAVE_TAG
 from geo_assets.coremachine.ledger import Ledger, NewTask, Settlement
 from geo_assets.coremachine.ledger_retention import LedgerRetention
-from geo_assets.coremachine.ledger_tables import metadata, notices, source_entries
+from geo_assets.coremachine.ledger_tables import attempts, metadata, notices, source_entries
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.partition_wipe import unmaterialize
 from geo_assets.coremachine.retention import History
 from geo_assets.coremachine.submission import submit
-from geo_assets.errors import ParameterError, TableStoreUnavailableError
+from geo_assets.errors import AccessDeniedError, ParameterError, TableStoreUnavailableError
 from geo_assets.resources.core_machine import core_machine_resource
 from geo_assets.services import open_services
 from geo_assets.settings import get_settings
+from geo_assets.sources.register import TAKEN_BACK, TOLD
 from geo_assets.sources.source import Source
-from tests.publishing import WORKFLOWS
+from tests.publishing import PRODUCTS, SOURCES, WORKFLOWS, item_id, make
+from tests.stores.catalog_items import COLLECTION
 
 SET, COG, ITEM, VALIDATION = "raster_blobs", "cog", "raster_stac_item", "raster_validation"
 KEEP = Keep(runs=timedelta(days=30), tasks=timedelta(days=30), listings=timedelta(days=7))
@@ -110,15 +112,25 @@ class Place:
         (audit_id,) = self.ledger.audit("unpublish", who="jane", asset=asset, inventories={key: []}).values()
         self.ledger.audit_ended(audit_id, inventory=[], withdraw=attempt_ids)
 
-    def source_says(self, name: str, *, gone_for: timedelta | None, source: str = "inbox", asset: str = COG) -> None:
+    def source_says(
+        self,
+        name: str,
+        *,
+        gone_for: timedelta | None,
+        source: str = "inbox",
+        asset: str = COG,
+        reason: str | None = None,
+    ) -> None:
         """An entry of a source."""
         now = datetime.now(UTC)
         row = {
             "source": source,
             "entry": name[:32],
             "name": name,
+            "version": "1",
             "size": 1,
             "state": "queued" if gone_for is None else "gone",
+            "reason": reason,
             "asset": asset,
             "partition_key": f"bronze/{name}",
             "seen_at": now,
@@ -344,18 +356,22 @@ def failed_and_there(place: Place, name: str) -> None:
     place.source_says(name, gone_for=None, source="other")
 
 
-def validated_and_gone(place: Place, name: str, source: str = "tidy") -> None:
+def validated(place: Place, name: str, reason: str | None = TAKEN_BACK) -> None:
     place.do("check_raster", name)
-    place.source_says(name, gone_for=timedelta(days=90), source=source)
-
-
-def validated_and_kept(place: Place, name: str) -> None:
-    validated_and_gone(place, name, "inbox")
+    long_ago = datetime.now(UTC) - timedelta(days=99)
+    this = attempts.c.partition_key == f"bronze/{name}"
+    place.ledger.write(lambda c: c.execute(attempts.update().where(this).values(created_at=long_ago)))
+    place.source_says(name, gone_for=timedelta(days=90), source="tidy", reason=reason)
 
 
 def validated_and_kept_by_one(place: Place, name: str) -> None:
-    validated_and_gone(place, name)
-    place.source_says(name, gone_for=timedelta(days=90))
+    validated(place, name)
+    place.source_says(name, gone_for=timedelta(days=90), reason=TOLD)
+
+
+def validated_since(place: Place, name: str) -> None:
+    validated(place, name)
+    place.do("check_raster", name)
 
 
 def published_and_gone(place: Place, name: str) -> None:
@@ -382,7 +398,7 @@ def unknown(place: Place, name: str) -> None:
 GOES: list[Callable[[Place, str], None]] = [
     withdrawn,
     lambda place, name: failed(place, name, timedelta(days=90)),
-    validated_and_gone,
+    validated,
     taken_back_by_others,
 ]
 STAYS: list[Callable[[Place, str], None]] = [
@@ -396,32 +412,29 @@ STAYS: list[Callable[[Place, str], None]] = [
     published_and_gone,
     shown_by_others,
     unknown,
-    validated_and_kept,
     validated_and_kept_by_one,
-    lambda place, name: validated_and_gone(place, name, "taken out of the YAML"),
+    validated_since,
+    lambda place, name: validated(place, name, TOLD),
 ]
 
 
 def test_a_key_goes_when_nothing_refers_to_it_and_only_then(place: Place) -> None:
-    for number, make in enumerate([*GOES, *STAYS]):
-        make(place, f"{number}.tif")
+    for number, happens in enumerate([*GOES, *STAYS]):
+        happens(place, f"{number}.tif")
     stay = {f"{number}.tif" for number in range(len(GOES), len(GOES) + len(STAYS))}
-    keeps = Source(name="inbox", container="bronze", workflow="process_raster")
-    gives_up = keeps.model_copy(update={"name": "tidy", "when_removed": "unpublish"})
     green = place.instance.get_materialized_partitions(dg.AssetKey(VALIDATION))
-    told: dict[str, Any] = {"later": timedelta(), "sources": [keeps, gives_up]}
-    dry = place.clean(dry_run=True, **told)["partition keys"]
+    dry = place.clean(dry_run=True, later=timedelta())["partition keys"]
     assert len(place.keys()) == len(GOES) + len(STAYS)
-    done = place.clean(**told)["partition keys"]
+    done = place.clean(later=timedelta())["partition keys"]
     assert place.keys() == stay
     assert dry == done
     assert done.number == len(GOES)
     kept = place.instance.get_materialized_partitions(dg.AssetKey(VALIDATION))
-    assert green - kept == {f"bronze/{GOES.index(validated_and_gone)}.tif"}, "it is forgotten as well"
-    assert place.clean(**told)["partition keys"].number == 0
+    assert green - kept == {f"bronze/{GOES.index(validated)}.tif"}, "it is forgotten as well"
+    assert place.clean(later=timedelta())["partition keys"].number == 0
     # a source may have it go sooner
-    told["sources"] = [keeps.model_copy(update={"removed_after": 5 * 86_400.0}), gives_up]
-    assert place.clean(**told)["partition keys"].number == 1
+    source = Source(name="inbox", container="bronze", workflow="process_raster", removed_after=5 * 86_400)
+    assert place.clean(later=timedelta(), sources=[source])["partition keys"].number == 1
     assert place.keys() == stay - {f"{len(GOES) + 5}.tif"}
 
 
@@ -461,6 +474,46 @@ def test_keys_are_bounded(place: Place) -> None:
     cleaned = place.clean(at_most=3)["partition keys"]
     assert (cleaned.number, cleaned.note) == (3, "more is left for the next clean-up")
     assert place.clean(at_most=3)["partition keys"].number == 2
+
+
+def test_what_was_made_of_a_blob_that_is_back_stays_and_the_rest_is_taken_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, context = place.machine.services, TaskContext(services=place.machine.services)
+    blobs, catalog = services["blobs"], services["catalog"]
+    blobs.create_container(SOURCES)
+    for name in ("gone.tif", "back.tif"):
+        made = make({"source": f"{SOURCES}/{name}", "tier": "analysis"}, context)
+        place.do("make_cog", name, result=made["result"])
+        place.source_says(name, gone_for=timedelta(days=90), reason=TOLD)
+    place.do("check_raster", "checked.tif")
+    place.source_says("checked.tif", gone_for=timedelta(days=90), reason=TOLD, source="checks", asset=VALIDATION)
+    # it came back while its sensor was off, so that the source does not know
+    blobs.put(SOURCES, "back.tif", b"data")
+    cogs = Source(name="inbox", container=SOURCES, workflow="make_cog", when_removed="unpublish")
+    checks = cogs.model_copy(update={"name": "checks", "workflow": "check_raster"})
+
+    def clean(what: str, *, dry_run: bool = False) -> Cleaned:
+        found = place.clean(sources=[cogs, checks], later=timedelta(), dry_run=dry_run)
+        return found[f"vanished blobs of source {what} taken back"]
+
+    with monkeypatch.context() as away:
+
+        def denied(*_: Any) -> None:
+            raise AccessDeniedError("the container cannot be read")
+
+        away.setattr(type(blobs), "head", denied)
+        refused = clean("inbox")
+        assert (refused.number, refused.problem) == (0, "2 could not be taken back: the container cannot be read")
+    assert sorted(catalog.described_blobs(COLLECTION)) == [item_id("back.tif"), item_id("gone.tif")]
+    foretold = clean("inbox", dry_run=True)
+    assert (foretold.number, foretold.note) == (1, "1 keep what was made, as they are there again")
+    assert clean("inbox") == foretold
+    assert list(catalog.described_blobs(COLLECTION)) == [item_id("back.tif")]
+    left = [row["name"] for batch in blobs.list_blobs(PRODUCTS) for row in batch.to_pylist()]
+    assert sorted(left) == ["analysis/back.tif", "thumbnail/back.tif"]
+    assert place.instance.get_materialized_partitions(dg.AssetKey(COG)) == {f"{SOURCES}/back.tif"}
+    assert clean("checks") == Cleaned(what="vanished blobs of source checks taken back", number=0), "it was done before"
 
 
 @pytest.mark.parametrize(("at_most", "days"), [(0, 1), (-1, 1), (5, -1)])

@@ -65,6 +65,7 @@ class SourceEntry:
     partition_key: str
     gone_at: datetime | None
     """Since when; ``None`` where it is there."""
+    reason: str | None = None
 
 
 class LedgerRetention:
@@ -242,15 +243,17 @@ class LedgerRetention:
     def entries_of(self, assets: Sequence[str], keys: Sequence[str]) -> dict[str, list[SourceEntry]]:
         """Partition key → what sources say of it."""
         found: dict[str, list[SourceEntry]] = {}
-        columns = (source_entries.c.source, source_entries.c.partition_key, source_entries.c.state)
+        said = source_entries.c
+        columns = (said.source, said.partition_key, said.state, said.reason)
         for chunk in _chunks(keys, _IN_LIMIT):
             query = sa.select(*columns, source_entries.c.gone_at).where(
                 source_entries.c.asset.in_(assets), source_entries.c.partition_key.in_(chunk)
             )
             for row in self._ledger.read(lambda c, q=query: c.execute(q).all()):  # type: ignore[misc]
                 gone_at = row.gone_at if row.state == _GONE else None
-                entry = SourceEntry(source=row.source, partition_key=row.partition_key, gone_at=gone_at)
-                found.setdefault(row.partition_key, []).append(entry)
+                found.setdefault(row.partition_key, []).append(
+                    SourceEntry(source=row.source, partition_key=row.partition_key, gone_at=gone_at, reason=row.reason)
+                )
         return found
 
 

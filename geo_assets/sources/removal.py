@@ -1,11 +1,13 @@
 """What becomes of what was made of blobs that are gone for good.
 
-What belongs here: :func:`expire`, for the clean-up.  What does not: noticing that they are gone (``look``), saying so
-on partitions (``assets.source_presence``), and taking back itself (``geo_assets.unpublish``).
+What belongs here: :func:`expire` and :func:`due`, for the clean-up.  What does not: noticing that they are gone
+(``look``), saying so on partitions (``assets.source_presence``), and taking back itself (``geo_assets.unpublish``).
+
+That a blob is gone is what the last look saw, which may be long ago: its sensor may be off.  So the container is asked
+for each once more, just before; one that cannot be read has nothing taken back.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -13,13 +15,16 @@ from geo_assets import unpublish
 from geo_assets.coremachine.binding import binding_for
 from geo_assets.coremachine.identity import decode_partition_key
 from geo_assets.coremachine.machine import CoreMachine
-from geo_assets.errors import GeoAssetsError, JobNotFoundError, TransientError
+from geo_assets.errors import BlobNotFoundError, GeoAssetsError, JobNotFoundError, TransientError
 from geo_assets.redaction import redact
-from geo_assets.sources.register import Entry, Register
+from geo_assets.sources.register import FOLDER, Entry, Register
 from geo_assets.sources.rules import grain
 from geo_assets.sources.source import Source
 
-__all__ = ["Expired", "expire"]
+__all__ = ["Expired", "due", "expire"]
+
+_AT_ONCE = 50
+"""Entries between a look at them and their end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,8 @@ class Expired:
     """Entries of which nothing is left."""
     left: int = 0
     """Entries that could not be taken back now; the next call tries again."""
+    there: int = 0
+    """Entries whose blob is there again, which the source has yet to see; what was made stays."""
     problems: tuple[str, ...] = ()
     """Why, a sentence each, at most five."""
 
@@ -48,19 +55,70 @@ def expire(machine: CoreMachine, wipe: unpublish.Wipe, source: Source, *, limit:
     Raises:
         TransientError: a store or the ledger cannot be reached.
     """
-    if source.when_removed != "unpublish" or grain(source, binding_for(machine.registry, source.workflow)) != "blob":
-        return Expired()
     register = Register(machine.ledger, source.name)
-    by_asset: defaultdict[str, list[Entry]] = defaultdict(list)
-    for entry in register.expired(datetime.now(UTC) - timedelta(days=source.removed_days), limit=limit):
-        by_asset[entry.asset or ""].append(entry)
-    taken_back, left, problems = 0, 0, list[str]()
-    for asset, entries in by_asset.items():
-        done = _take_back(machine, wipe, source, asset, entries, problems)
+    taken_back = left = there = 0
+    problems: list[str] = []
+    for entries in _expired(machine, source, limit):
+        gone, back = _looked_at(machine, source, entries, problems)
+        done = _take_back(machine, wipe, source, gone[0].asset or "", gone, problems) if gone else []
         register.mark_taken_back(done)
         taken_back += len(done)
-        left += len(entries) - len(done)
-    return Expired(taken_back=taken_back, left=left, problems=tuple(problems[:5]))
+        there += back
+        left += len(entries) - back - len(done)
+    return Expired(taken_back=taken_back, left=left, there=there, problems=tuple(problems[:5]))
+
+
+def due(machine: CoreMachine, source: Source, *, limit: int = 200) -> Expired:
+    """What :func:`expire` would try to take back now; nothing is changed.
+
+    Raises:
+        TransientError: a store or the ledger cannot be reached.
+    """
+    gone = left = there = 0
+    problems: list[str] = []
+    for entries in _expired(machine, source, limit):
+        found, back = _looked_at(machine, source, entries, problems)
+        gone += len(found)
+        there += back
+        left += len(entries) - back - len(found)
+    return Expired(taken_back=gone, left=left, there=there, problems=tuple(problems[:5]))
+
+
+def _expired(machine: CoreMachine, source: Source, limit: int) -> Iterator[list[Entry]]:
+    """Entries gone for long, some of one asset at a time."""
+    if source.when_removed != "unpublish" or grain(source, binding_for(machine.registry, source.workflow)) != "blob":
+        return
+    before = datetime.now(UTC) - timedelta(days=source.removed_days)
+    found = Register(machine.ledger, source.name).expired(before, limit=limit)
+    for asset in sorted({entry.asset or "" for entry in found}):
+        mine = [entry for entry in found if (entry.asset or "") == asset]
+        for start in range(0, len(mine), _AT_ONCE):
+            yield mine[start : start + _AT_ONCE]
+
+
+def _looked_at(
+    machine: CoreMachine, source: Source, entries: Sequence[Entry], problems: list[str]
+) -> tuple[list[Entry], int]:
+    """Those that are gone indeed, and how many are there again; neither is said where the container cannot be read."""
+    try:
+        gone = [entry for entry in entries if not _is_there(machine, source, entry)]
+    except TransientError:
+        raise
+    except GeoAssetsError as error:
+        problems.append(redact(str(error)))
+        return [], 0
+    return gone, len(entries) - len(gone)
+
+
+def _is_there(machine: CoreMachine, source: Source, entry: Entry) -> bool:
+    blobs = machine.services["blobs"]
+    if entry.version.startswith(FOLDER):
+        return any(batch.num_rows for batch in blobs.list_blobs(source.container, f"{entry.name}/"))
+    try:
+        blobs.head(source.container, entry.name)
+    except BlobNotFoundError:
+        return False
+    return True
 
 
 def _take_back(
@@ -72,6 +130,8 @@ def _take_back(
     problems: list[str],
 ) -> list[Entry]:
     """The entries of which nothing is left."""
+    if not any(binding.publishes for binding in machine.registry.values() if binding.asset == asset):
+        return list(entries)  # a validation, say; the clean-up lets its partition go
     try:
         keys = {entry.partition_key or "": entry for entry in entries}
         names = [decode_partition_key(key) for key in keys]
