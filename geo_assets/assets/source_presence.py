@@ -5,7 +5,7 @@ page shows it (``checks``), and what becomes of what was made (``geo_assets.sour
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import dagster as dg
 
@@ -24,7 +24,13 @@ _NO_RUN = ""
 
 
 def tell_presence(
-    machine: CoreMachine, instance: dg.DagsterInstance, source: Source, *, seconds: float = 8.0, limit: int = 1000
+    machine: CoreMachine,
+    instance: dg.DagsterInstance,
+    source: Source,
+    *,
+    seconds: float = 8.0,
+    limit: int = 1000,
+    configured: Collection[str] | None = None,
 ) -> tuple[int, int]:
     """Write what partitions have yet to say of their blobs; what is written is recorded a batch at a time.
 
@@ -36,6 +42,7 @@ def tell_presence(
         source: which.
         seconds: after which the rest is left to the next tick.
         limit: most entries.
+        configured: names of the sources there are; ``None``: all that ever left something.
 
     Returns:
         How many entries were told to be gone, and to be back.
@@ -43,7 +50,7 @@ def tell_presence(
     binding = binding_for(machine.registry, source.workflow)
     if grain(source, binding) == "container":
         return 0, 0  # its partition is the container's, whose next job sees what is gone
-    register = Register(machine.ledger, source.name)
+    register = Register(machine.ledger, source.name, configured=configured)
     until = time.monotonic() + seconds
     gone = back = 0
     pending = register.untold(limit=limit)

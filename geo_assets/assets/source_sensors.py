@@ -24,6 +24,7 @@ __all__ = ["build_source_sensors"]
 _INTERVAL = 30
 """Longest pause between ticks: what waits has its turn then, whether or not a look is due."""
 _CURSOR = 1
+_SENSOR = "source_"
 
 
 def build_source_sensors(settings: Settings, registry: Registry, sources: Sequence[Source]) -> dg.Definitions:
@@ -37,7 +38,7 @@ def _sensor(source: Source, registry: Registry) -> dg.SensorDefinition:
     where = source.container + (f", names that start with '{source.prefix}'" if source.prefix else "")
 
     @dg.sensor(
-        name=f"source_{source.name}",
+        name=f"{_SENSOR}{source.name}",
         asset_selection=dg.AssetSelection.assets(dg.AssetKey.from_user_string(binding.asset)),
         minimum_interval_seconds=min(source.every_seconds, _INTERVAL),
         default_status=dg.DefaultSensorStatus.STOPPED if source.paused else dg.DefaultSensorStatus.RUNNING,
@@ -47,8 +48,9 @@ def _sensor(source: Source, registry: Registry) -> dg.SensorDefinition:
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         machine = machine_of(context)
-        ticked = tick(machine, source, due=_is_due(context.cursor, source))
-        gone, back = tell_presence(machine, context.instance, source)
+        configured = _configured(context, source)
+        ticked = tick(machine, source, due=_is_due(context.cursor, source), configured=configured)
+        gone, back = tell_presence(machine, context.instance, source, configured=configured)
         texts = [ticked.text] if ticked.text else []
         if gone or back:
             texts.append(f"partitions told: {gone:,} gone, {back:,} back")
@@ -63,6 +65,13 @@ def _sensor(source: Source, registry: Registry) -> dg.SensorDefinition:
         )
 
     return watch
+
+
+def _configured(context: dg.SensorEvaluationContext, source: Source) -> list[str]:
+    """Names of the sources of this code location, those of components among them: each has a sensor."""
+    here = context.repository_def
+    sensors = [sensor.name for sensor in here.sensor_defs] if here is not None else []
+    return [source.name, *(name.removeprefix(_SENSOR) for name in sensors if name.startswith(_SENSOR))]
 
 
 def _is_due(cursor: str | None, source: Source) -> bool:

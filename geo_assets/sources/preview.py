@@ -8,6 +8,7 @@ first twenty thousand are tried against the rules; all are counted.
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,20 +95,23 @@ class Preview:
         return not (self.refused or self.collisions)
 
 
-def preview(machine: CoreMachine, source: Source, *, sample: int = 5) -> Preview:
+def preview(
+    machine: CoreMachine, source: Source, *, sample: int = 5, configured: Collection[str] | None = None
+) -> Preview:
     """List a source's container now and tell what a look and the turns after it would do.
 
     Args:
         machine: the parts; its ledger is only read.
         source: which.
         sample: names told of each kind.
+        configured: names of the sources there are; ``None``: all that ever left something.
 
     Raises:
         ParameterError: the source does not fit its workflow.
         GeoAssetsError: as the store's ``list_blobs``.
     """
     binding = binding_for(machine.registry, source.workflow)
-    register = Register(machine.ledger, source.name)
+    register = Register(machine.ledger, source.name, configured=configured)
     found = Preview(source=source, grain=grain(source, binding))
     with ExitStack() as stack:
         work = _Preview(register, source, register.last_look(), prefix="", by_run=False)

@@ -10,7 +10,7 @@ one overtook writes nothing.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -40,6 +40,7 @@ __all__ = [
     "Presence",
     "Register",
     "Seen",
+    "forget",
 ]
 
 PROBLEM, PARTS, FOLDER = "problem:", "parts:", "folder:"
@@ -152,10 +153,22 @@ def entry_id(name: str, version: str) -> str:
 class Register:
     """The rows of one source. Every method is a transaction, but for those that are given a connection."""
 
-    def __init__(self, ledger: Ledger, source: str) -> None:
+    def __init__(self, ledger: Ledger, source: str, *, configured: Collection[str] | None = None) -> None:
+        """Look at one source's rows.
+
+        Args:
+            ledger: where they are.
+            source: its name.
+            configured: names of the sources there are; what others left behind holds no partition. ``None``: whoever
+                has left something is believed to be there.
+        """
         self.ledger = ledger
         self.source = source
         self._mine = source_entries.c.source == source
+        self._configured = None if configured is None else sorted({*configured, source})
+
+    def _is_configured(self, of: sa.FromClause) -> sa.ColumnElement[bool]:
+        return sa.true() if self._configured is None else of.c.source.in_(self._configured)
 
     # --- looks -------------------------------------------------------------------------------------------------
 
@@ -245,7 +258,7 @@ class Register:
         return self.ledger.write(work)
 
     def write_gone(self, names: Sequence[str], *, expected: int, now: datetime, problem: bool = False) -> int:
-        """Let entries be gone, and those wait again that were refused because one of these had their partition.
+        """Let entries be gone; those of any source wait again that were refused as one of these had their partition.
 
         Raises:
             LookOvertakenError: as for :meth:`write_seen`.
@@ -267,24 +280,10 @@ class Register:
                 [{"b_entry": entry, "b_sequence": expected + position} for position, entry in enumerate(ids, 1)],
             )
             for chunk in _chunks(ids, _IN_LIMIT):
-                self._reconsider(c, chunk)
+                _reconsider(c, self.source, chunk)
             return after
 
         return self.ledger.write(work)
-
-    def _reconsider(self, c: Connection, gone: Sequence[str]) -> None:
-        left = source_entries.alias("left")
-        freed = sa.select(sa.literal(1)).where(
-            left.c.source == self.source,
-            left.c.entry.in_(gone),
-            left.c.asset == source_entries.c.asset,
-            left.c.partition_key == source_entries.c.partition_key,
-        )
-        c.execute(
-            source_entries.update()
-            .where(self._mine, source_entries.c.state == EntryState.REFUSED.value, freed.exists())
-            .values(state=EntryState.WAITING.value, reason=None)
-        )
 
     def drop(self, names: Sequence[str], *, expected: int, problem: bool = False) -> int:
         """Forget entries that no longer match, though their blobs may be there.
@@ -297,6 +296,7 @@ class Register:
         def work(c: Connection) -> int:
             after = self._advance(c, expected, len(ids))
             for chunk in _chunks(ids, _IN_LIMIT):
+                _reconsider(c, self.source, chunk)
                 c.execute(source_entries.delete().where(self._mine, source_entries.c.entry.in_(chunk)))
             return after
 
@@ -393,6 +393,7 @@ class Register:
                         source_entries.c.state.in_([EntryState.WAITING.value, EntryState.QUEUED.value]),
                         # one that was refused remembers whose partition it could not have
                         source_entries.c.submitted_version.is_not(None),
+                        self._is_configured(source_entries),
                     )
                 )
                 for row in rows:
@@ -497,6 +498,7 @@ class Register:
                 other.c.partition_key == source_entries.c.partition_key,
                 other.c.state.in_([EntryState.WAITING.value, EntryState.QUEUED.value]),
                 sa.or_(other.c.source != source_entries.c.source, other.c.entry != source_entries.c.entry),
+                self._is_configured(other),
             )
             .exists()
         )
@@ -545,6 +547,7 @@ class Register:
             other.c.asset == source_entries.c.asset,
             other.c.partition_key == source_entries.c.partition_key,
             other.c.state != EntryState.GONE.value,
+            self._is_configured(other),
         )
         query = (
             source_entries.select()
@@ -574,6 +577,45 @@ class Register:
                 )
 
         self.ledger.write(work)
+
+
+def forget(ledger: Ledger, name: str) -> int:
+    """Forget all that a source remembers, for one that is configured no more; how many entries that were.
+
+    Nothing that was made of them is touched.  What other sources could not queue because of them waits again.
+    """
+    mine = source_entries.c.source == name
+    some = sa.select(source_entries.c.entry).where(mine).limit(BATCH)
+
+    def work(c: Connection) -> int:
+        # a look under way is overtaken, and writes nothing more
+        c.execute(source_looks.delete().where(source_looks.c.source == name))
+        ids = list(c.execute(some).scalars())
+        for chunk in _chunks(ids, _IN_LIMIT):
+            _reconsider(c, name, chunk)
+            c.execute(source_entries.delete().where(mine, source_entries.c.entry.in_(chunk)))
+        return len(ids)
+
+    forgotten = 0
+    while found := ledger.write(work):
+        forgotten += found
+    return forgotten
+
+
+def _reconsider(c: Connection, source: str, freed: Sequence[str]) -> None:
+    """Let those of any source wait that were refused because one of these entries had their partition."""
+    left = source_entries.alias("left")
+    partitions = sa.select(left.c.asset, left.c.partition_key).where(
+        left.c.source == source, left.c.entry.in_(freed), left.c.partition_key.is_not(None)
+    )
+    c.execute(
+        source_entries.update()
+        .where(
+            sa.tuple_(source_entries.c.asset, source_entries.c.partition_key).in_(partitions),
+            source_entries.c.state == EntryState.REFUSED.value,
+        )
+        .values(state=EntryState.WAITING.value, reason=None)
+    )
 
 
 def _upsert(c: Connection) -> Any:

@@ -7,6 +7,7 @@ A tick may die after any line and be repeated, by this process or another.
 """
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -52,7 +53,9 @@ class Ticked:
         return bool((self.look is not None and self.look.found_something) or self.turned.queued or self.turned.refused)
 
 
-def tick(machine: CoreMachine, source: Source, *, due: bool = True) -> Ticked:
+def tick(
+    machine: CoreMachine, source: Source, *, due: bool = True, configured: Collection[str] | None = None
+) -> Ticked:
     """Look if a look is due, then queue what waits.
 
     What goes wrong with the container is in the text: what waits is queued all the same.
@@ -61,6 +64,7 @@ def tick(machine: CoreMachine, source: Source, *, due: bool = True) -> Ticked:
         machine: the parts.
         source: which.
         due: whether it is time for a look; a source that looks by runs decides that itself.
+        configured: names of the sources there are; ``None``: all that ever left something (``register``).
 
     Raises:
         LedgerUnavailableError: nothing can be done without it.
@@ -69,7 +73,8 @@ def tick(machine: CoreMachine, source: Source, *, due: bool = True) -> Ticked:
     began = time.monotonic()
     texts: list[str] = []
     found, looked = _look(machine, source, texts, due=due)
-    turned = _turn(machine, source, texts, seconds=min(_TURN_SECONDS, began + _TICK_SECONDS - time.monotonic()))
+    left = min(_TURN_SECONDS, began + _TICK_SECONDS - time.monotonic())
+    turned = _turn(machine, source, texts, seconds=left, configured=configured)
     register = Register(machine.ledger, source.name)
     counts = register.counts()
     texts += _what_waits(register, source, counts, turned)
@@ -130,9 +135,11 @@ def _by_run(machine: CoreMachine, source: Source, last: LastLook, texts: list[st
     return True
 
 
-def _turn(machine: CoreMachine, source: Source, texts: list[str], *, seconds: float) -> Turned:
+def _turn(
+    machine: CoreMachine, source: Source, texts: list[str], *, seconds: float, configured: Collection[str] | None
+) -> Turned:
     try:
-        turned = turn(machine, source, seconds=seconds)
+        turned = turn(machine, source, seconds=seconds, configured=configured)
     except LedgerUnavailableError:
         raise
     except TransientError as error:  # another daemon was faster, or the store is away

@@ -8,7 +8,7 @@ as it was read.  So a daemon that dies has queued an entry or has not, and two t
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -56,7 +56,14 @@ class Turned:
     """Why more did not get their turn, where something holds them back."""
 
 
-def turn(machine: CoreMachine, source: Source, *, limit: int = 5000, seconds: float = 20.0) -> Turned:
+def turn(
+    machine: CoreMachine,
+    source: Source,
+    *,
+    limit: int = 5000,
+    seconds: float = 20.0,
+    configured: Collection[str] | None = None,
+) -> Turned:
     """Queue what waits, complete and stable.
 
     Args:
@@ -64,13 +71,14 @@ def turn(machine: CoreMachine, source: Source, *, limit: int = 5000, seconds: fl
         source: which.
         limit: most entries.
         seconds: after which no more are begun with.
+        configured: names of the sources there are; ``None``: all that ever left something (``register``).
 
     Raises:
         UnknownJobTypeError: there is no such workflow.
         ParameterError: the workflow can be given neither a blob nor a container.
         TransientError: the ledger or the store cannot be reached; what was not queued waits.
     """
-    register = Register(machine.ledger, source.name)
+    register = Register(machine.ledger, source.name, configured=configured)
     last = register.last_look()
     if last.definition != source.definition:
         return Turned(note="what waits is looked at first, as the source was changed" if last.definition else "")

@@ -6,6 +6,7 @@ What belongs here: ``geo_assets.sources.turn``, and ticks that die at every poin
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from geo_assets.coremachine.ledger import BULK_PRIORITY, INTERACTIVE_PRIORITY
 from geo_assets.coremachine.submission import submit
 from geo_assets.errors import AccessDeniedError, LookOvertakenError, ParameterError, ThrottledError
 from geo_assets.sources.look import look
-from geo_assets.sources.register import EntryState, Seen
+from geo_assets.sources.register import EntryState, LastLook, Register, Seen, forget
 from geo_assets.sources.source import Source
 from geo_assets.sources.tick import tick
 from geo_assets.sources.turn import turn
@@ -187,6 +188,42 @@ def test_of_two_names_with_one_partition_the_first_keeps_it(watched_on_each: Wat
     w.store.delete(IN, "a/roads.gpkg")
     assert looked_and_turned(w, VECTORS) == (1, 1), "it is free now"
     assert w.states() == {"a/roads.gpkg": "gone", "b/roads.gpkg": "queued", "c/roads.geojson": "refused"}
+
+
+def test_a_name_that_another_source_makes_waits_until_that_is_gone_or_forgotten(watched_on_each: Watched) -> None:
+    w = watched_on_each
+    first, second = (source(name=f"s{which}", workflow="ingest_vector", prefix=f"{which}/") for which in "ab")
+    w.put("a/roads.gpkg", "b/roads.gpkg", "a/x.gpkg", "b/x.gpkg")
+    assert (looked_and_turned(w, first), looked_and_turned(w, second)) == ((2, 0), (0, 2))
+    w.store.delete(IN, "a/roads.gpkg")
+    look(w.machine, first)
+    assert turn(w.machine, second).queued == 1, "it is free now"
+    assert forget(w.ledger, "sa") == 2
+    assert (w.entries("sa"), w.register("sa").last_look()) == ({}, LastLook())
+    assert turn(w.machine, second).queued == 1
+    assert w.states("sb") == {"b/roads.gpkg": "queued", "b/x.gpkg": "queued"}
+
+
+def test_what_a_source_left_that_is_configured_no_more_holds_nothing(watched_on_each: Watched) -> None:
+    w, old, new = watched_on_each, source(name="old", workflow="ingest_vector", prefix="a/"), source(name="new")
+    w.put("a.tif")
+    looked_and_turned(w, source(name="old"))
+    looked_and_turned(w, new)
+    w.work()
+    w.store.delete(IN, "a.tif")
+    look(w.machine, new)
+    renamed = Register(w.ledger, "new", configured=["new"])
+    assert [one.taken_over for one in w.register("new").untold(limit=9)] == [True]
+    (untold,) = renamed.untold(limit=9)
+    assert not untold.taken_over
+    renamed.mark_told([untold])
+    w.pass_time(1)
+    assert w.register("new").expired(datetime.now(UTC), limit=9) == []
+    assert [one.name for one in renamed.expired(datetime.now(UTC), limit=9)] == ["a.tif"]
+    w.put("a/roads.gpkg", "b/roads.gpkg")
+    looked_and_turned(w, old)
+    tables = source(name="tables", workflow="ingest_vector", prefix="b/")
+    assert "1 queued" in tick(w.machine, tables, configured=["tables"]).text
 
 
 def test_a_source_that_was_changed_looks_before_it_queues(watched: Watched) -> None:
