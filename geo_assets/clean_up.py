@@ -414,13 +414,14 @@ class _CleanUp[P: _Plan]:
         def act() -> Iterator[Cleaned]:
             for source in wanting:
                 done = (
-                    due(self.machine, source, limit=_EXPIRED_AT_ONCE)
+                    due(self.machine, source, limit=_EXPIRED_AT_ONCE, configured=self.sources)
                     if self.dry_run
                     else expire(
                         self.machine,
                         lambda asset, keys, who=f"source {source.name}": self.history.forget(asset, keys, who=who),  # type: ignore[misc]
                         source,
                         limit=_EXPIRED_AT_ONCE,
+                        configured=self.sources,
                     )
                 )
                 yield Cleaned(

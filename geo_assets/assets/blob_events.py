@@ -3,6 +3,7 @@
 What belongs here: the Dagster side.  What does not: reading the queue (``geo_assets.sources.hints``).
 """
 
+import functools
 from collections.abc import Sequence
 
 import dagster as dg
@@ -34,9 +35,15 @@ def build_blob_events(settings: Settings, registry: Registry, sources: Sequence[
     def blob_events(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         # the Azure SDK takes half a second to load
         from geo_assets.sources.hints import open_queue, take_hints  # noqa: PLC0415
+        from geo_assets.sources.turn import turn  # noqa: PLC0415
 
         machine = machine_of(context)
-        heard = take_hints(machine, open_queue(machine.settings), _switched_on(context, sources))
+        heard = take_hints(
+            machine,
+            open_queue(machine.settings),
+            _switched_on(context, sources),
+            turn=functools.partial(turn, configured=[source.name for source in sources]),
+        )
         for note in heard.notes:
             context.log.info(note)
         return dg.SkipReason("; ".join([heard.summary, *heard.notes[:5]]))

@@ -7,7 +7,7 @@ That a blob is gone is what the last look saw, which may be long ago: its sensor
 for each once more, just before; one that cannot be read has nothing taken back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -41,7 +41,14 @@ class Expired:
     """Why, a sentence each, at most five."""
 
 
-def expire(machine: CoreMachine, wipe: unpublish.Wipe, source: Source, *, limit: int = 200) -> Expired:
+def expire(
+    machine: CoreMachine,
+    wipe: unpublish.Wipe,
+    source: Source,
+    *,
+    limit: int = 200,
+    configured: Collection[str] | None = None,
+) -> Expired:
     """Take back what was made of blobs that have been gone for ``removed_after``, if the source wants that.
 
     A blob that is back, or whose partition is another one's by now, keeps what was made.  Repeating does the rest.
@@ -51,6 +58,7 @@ def expire(machine: CoreMachine, wipe: unpublish.Wipe, source: Source, *, limit:
         wipe: lets partitions show nothing.
         source: which.
         limit: most entries.
+        configured: names of the sources there are; ``None``: all that ever left something (``register``).
 
     Raises:
         TransientError: a store or the ledger cannot be reached.
@@ -58,7 +66,7 @@ def expire(machine: CoreMachine, wipe: unpublish.Wipe, source: Source, *, limit:
     register = Register(machine.ledger, source.name)
     taken_back = left = there = 0
     problems: list[str] = []
-    for entries in _expired(machine, source, limit):
+    for entries in _expired(machine, source, limit, configured):
         gone, back = _looked_at(machine, source, entries, problems)
         done = _take_back(machine, wipe, source, gone[0].asset or "", gone, problems) if gone else []
         register.mark_taken_back(done)
@@ -68,7 +76,9 @@ def expire(machine: CoreMachine, wipe: unpublish.Wipe, source: Source, *, limit:
     return Expired(taken_back=taken_back, left=left, there=there, problems=tuple(problems[:5]))
 
 
-def due(machine: CoreMachine, source: Source, *, limit: int = 200) -> Expired:
+def due(
+    machine: CoreMachine, source: Source, *, limit: int = 200, configured: Collection[str] | None = None
+) -> Expired:
     """What :func:`expire` would try to take back now; nothing is changed.
 
     Raises:
@@ -76,7 +86,7 @@ def due(machine: CoreMachine, source: Source, *, limit: int = 200) -> Expired:
     """
     gone = left = there = 0
     problems: list[str] = []
-    for entries in _expired(machine, source, limit):
+    for entries in _expired(machine, source, limit, configured):
         found, back = _looked_at(machine, source, entries, problems)
         gone += len(found)
         there += back
@@ -84,12 +94,14 @@ def due(machine: CoreMachine, source: Source, *, limit: int = 200) -> Expired:
     return Expired(taken_back=gone, left=left, there=there, problems=tuple(problems[:5]))
 
 
-def _expired(machine: CoreMachine, source: Source, limit: int) -> Iterator[list[Entry]]:
+def _expired(
+    machine: CoreMachine, source: Source, limit: int, configured: Collection[str] | None
+) -> Iterator[list[Entry]]:
     """Entries gone for long, some of one asset at a time."""
     if source.when_removed != "unpublish" or grain(source, binding_for(machine.registry, source.workflow)) != "blob":
         return
     before = datetime.now(UTC) - timedelta(days=source.removed_days)
-    found = Register(machine.ledger, source.name).expired(before, limit=limit)
+    found = Register(machine.ledger, source.name, configured=configured).expired(before, limit=limit)
     for asset in sorted({entry.asset or "" for entry in found}):
         mine = [entry for entry in found if (entry.asset or "") == asset]
         for start in range(0, len(mine), _AT_ONCE):
