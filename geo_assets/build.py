@@ -12,6 +12,7 @@ from geo_assets.assets.blob_events import build_blob_events
 from geo_assets.assets.blob_source import component_sources, component_tree
 from geo_assets.assets.checks import build_check_job, build_checks
 from geo_assets.assets.clean_up import build_clean_up
+from geo_assets.assets.configured_sources import listed_sources
 from geo_assets.assets.failure_webhook import build_failure_webhook
 from geo_assets.assets.lineage import build_container_automation, with_lineage, with_page, with_sources
 from geo_assets.assets.reconciliation import build_reconciliation
@@ -29,7 +30,7 @@ from geo_assets.services import open_services
 from geo_assets.settings import Settings, get_settings
 from geo_assets.sources.listings import take_listings
 from geo_assets.sources.rules import check_sources
-from geo_assets.sources.source import Source, load_sources
+from geo_assets.sources.source import Source
 
 PRELOADED_MODULES = [
     # imported once by the fork server; without the storage modules each step would import them again (0.5 s)
@@ -69,9 +70,7 @@ def build_definitions(
     registry = registry if registry is not None else load_registry(settings)
     if components is None and sources is None:
         components = component_tree(settings)
-    sources = (
-        sources if sources is not None else load_sources(settings.sources_path, required=settings.sources is not None)
-    )
+    sources = sources if sources is not None else listed_sources(settings)
     watched = [*sources, *component_sources(components)]
     check_sources(watched, registry)
     machine = core_machine_resource(registry, open_services, listeners=[take_listings(watched)])
@@ -109,7 +108,7 @@ def build_definitions(
         build_source_sensors(settings, registry, sources),
         build_blob_events(settings, registry, watched),
         with_page(build_reconciliation(settings, registry)),
-        with_page(build_report(settings, registry)),
+        with_page(build_report(settings, registry, watched)),
         build_clean_up(settings, registry, watched),
         build_failure_webhook(settings),
         *([components.build_defs()] if components is not None else []),

@@ -420,10 +420,17 @@ def _let_files_land(machine: CoreMachine, server: DagsterServer, instance: Any) 
 
 
 def _draw_page(machine: CoreMachine, home: Path) -> Path:
+    from geo_assets.assets.configured_sources import configured_sources  # noqa: PLC0415
     from geo_assets.report import gather, render  # noqa: PLC0415
 
     page = home / "catalog.html"
-    page.write_text(render(gather(machine.settings, machine.services, lambda: machine.ledger)), encoding="utf-8")
+    drawn = gather(
+        machine.settings,
+        machine.services,
+        lambda: machine.ledger,
+        lambda: configured_sources(machine.settings, machine.registry),
+    )
+    page.write_text(render(drawn), encoding="utf-8")
     return page
 
 

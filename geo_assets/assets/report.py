@@ -4,6 +4,7 @@ What belongs here: the Dagster side.  What does not: making the page (``geo_asse
 browser (``geo_assets.report_server``).
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from geo_assets.coremachine.binding import Registry
 from geo_assets.pictures import Picture, gallery, shown_at_once
 from geo_assets.report import MEDIA_TYPE, PAGE_NAME, Report, gather, render, small_map, tiny_map
 from geo_assets.settings import Settings
+from geo_assets.sources.source import Source
 
 __all__ = ["build_report"]
 
@@ -24,7 +26,7 @@ _ROWS = 50
 """Most rows of a table in the event."""
 
 
-def build_report(settings: Settings, registry: Registry) -> dg.Definitions:
+def build_report(settings: Settings, registry: Registry, sources: Sequence[Source] = ()) -> dg.Definitions:
     """The asset, its job and its schedule, which is off until somebody switches it on."""
     del settings  # those of the run count
     deps = [
@@ -48,7 +50,7 @@ def build_report(settings: Settings, registry: Registry) -> dg.Definitions:
     )
     def catalog_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         machine = machine_of(context)
-        report = gather(machine.settings, machine.services, lambda: machine.ledger)
+        report = gather(machine.settings, machine.services, lambda: machine.ledger, lambda: sources)
         page = render(report).encode()
         blobs, container = machine.services["blobs"], machine.settings.report_container
         blobs.create_container(container)

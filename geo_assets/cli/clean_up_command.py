@@ -36,18 +36,17 @@ def clean_up_now(
 ) -> None:
     """Remove old runs, events, tasks, listings, leftovers and partition keys that nobody needs any more."""
     # these bring Dagster and Arrow with them
-    from geo_assets.assets.blob_source import component_sources, component_tree  # noqa: PLC0415
+    from geo_assets.assets.configured_sources import configured_sources  # noqa: PLC0415
     from geo_assets.clean_up import Keep, clean_up  # noqa: PLC0415
     from geo_assets.coremachine.dispatch import WAVE_TAG  # noqa: PLC0415
     from geo_assets.coremachine.retention import History  # noqa: PLC0415
-    from geo_assets.sources.source import load_sources  # noqa: PLC0415
 
     with open_machine() as machine, open_instance() as instance:
         settings = machine.settings
         cleaned = clean_up(
             machine,
             History(instance),
-            [*load_sources(settings.sources_path), *component_sources(component_tree(settings))],
+            configured_sources(settings, machine.registry),
             keep=Keep.of(settings, run_days=run_days, task_days=task_days, listing_days=listing_days),
             wave_tag=WAVE_TAG,
             at_most=at_most,

@@ -6,6 +6,7 @@ What belongs here: the two forms and the ``--json`` option.  What does not: whic
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -19,6 +20,8 @@ from geo_assets.coremachine.contract import PICTURES
 
 __all__ = [
     "JsonOption",
+    "camel",
+    "camel_fields",
     "console",
     "note",
     "print_json",
@@ -58,6 +61,25 @@ def console(*, stderr: bool = False) -> Console:
 def print_json(value: Any) -> None:
     """Print a value as JSON, two spaces deep."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_jsonable) + "\n")
+
+
+def camel_fields(value: Any) -> Any:
+    """Dataclasses and named tuples for :func:`print_json`, their fields as ``fieldName``; keys of mappings stay."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {camel(one.name): camel_fields(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {camel(name): camel_fields(inner) for name, inner in value._asdict().items()}
+    if isinstance(value, Mapping):
+        return {key: camel_fields(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [camel_fields(inner) for inner in value]
+    return value
+
+
+def camel(name: str) -> str:
+    """``job_sample`` as ``jobSample``."""
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
 
 
 def readable(value: Any) -> Any:

@@ -4,9 +4,8 @@ What belongs here: the values.  What does not: where they come from (``gathering
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from geo_assets.coremachine.ledger import FailureGroup
 
@@ -127,15 +126,3 @@ class Report:
     def failed_jobs(self) -> int:
         """Jobs that need attention."""
         return sum(group.jobs for group in self.failures)
-
-    def as_dict(self, *, largest: int = 20) -> dict[str, Any]:
-        """The numbers, for programs: all but the map, and of the datasets the largest."""
-        numbers = asdict(self)
-        for name in ("cells", "cell_degrees"):
-            del numbers[name]
-        numbers["datasets"] = [
-            {name: value for name, value in asdict(one).items() if name != "rings"} for one in self.datasets[:largest]
-        ]
-        numbers["failures"] = [group._asdict() for group in self.failures]
-        totals = {"items": self.items, "bytes": self.bytes, "rows": self.rows, "failed_jobs": self.failed_jobs}
-        return {**totals, **numbers}

@@ -8,7 +8,7 @@ is away empties its part and says why, the others are there.
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from geo_assets.redaction import redact
 from geo_assets.report.facts import Cell, CollectionFacts, Dataset, Report, SourceState
 from geo_assets.report.outline import middle_of, rings_of
 from geo_assets.settings import Settings
-from geo_assets.sources.source import load_sources
+from geo_assets.sources.source import Source
 from geo_assets.stac.items import durable_href
 from geo_assets.stores.catalog import CatalogStore
 
@@ -51,6 +51,7 @@ def gather(
     settings: Settings,
     services: Mapping[str, Any],
     open_ledger: OpenLedger,
+    configured: Callable[[], Iterable[Source]] = tuple,
     *,
     now: datetime | None = None,
     most_outlines: int = MOST_OUTLINES,
@@ -61,6 +62,7 @@ def gather(
         settings: say which stores there are.
         services: the stores, by the names of ``geo_assets.services``; opened here, where they are used.
         open_ledger: called once.
+        configured: gives the sources there are; called once, and what it refuses is a problem of that part.
         now: of the report.
         most_outlines: see :data:`MOST_OUTLINES`.
     """
@@ -82,8 +84,7 @@ def gather(
     )
     containers_of_sources: dict[str, str] = {}
     with _part("configured sources", problems):
-        # what a component configures has no line in the file; its entries show it
-        containers_of_sources = {one.name: one.container for one in load_sources(settings.sources_path)}
+        containers_of_sources = {one.name: one.container for one in configured()}
     with _part("jobs", problems):
         ledger = open_ledger()
         if ledger is not None:

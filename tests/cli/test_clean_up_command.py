@@ -1,5 +1,10 @@
 """``geo-assets clean-up``, and what the other commands say of tasks that are gone."""
 
+from pathlib import Path
+
+import pytest
+
+from geo_assets.settings import get_settings
 from tests.cli.conftest import Run
 
 
@@ -17,3 +22,12 @@ def test_the_command_does_the_same(run: Run) -> None:
     assert "cleaned up" in run("status", job_id).stdout
     assert "cleaned up" in run("tasks", job_id).stderr
     assert "tasks" in run("clean-up", "--dry-run").stdout
+
+
+def test_it_does_not_go_by_what_sources_say_when_these_are_mistyped(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEO_ASSETS_SOURCES", str(tmp_path / "mistyped.yaml"))
+    get_settings.cache_clear()
+    refused = run("clean-up")
+    assert (refused.status, "GEO_ASSETS_SOURCES: there is nothing at" in refused.stderr) == (2, True)

@@ -27,7 +27,8 @@ def test_the_page_goes_where_it_is_wanted_and_programs_get_its_numbers(run: Run,
     told = run("report", "--out", str(tmp_path / "pages"), "--json").json
     page = tmp_path / "pages" / "catalog.html"
     assert told["page"] == str(page)
-    assert told["page_bytes"] == page.stat().st_size
+    assert told["pageBytes"] == page.stat().st_size
+    assert told["failedJobs"] == 0
     assert (told["items"], [one["id"] for one in told["collections"]]) == (2, ["cogs"])
     assert {one["id"] for one in told["datasets"]} == {"bronze~a.tif", "bronze~b.tif"}
     assert list((tmp_path / "pages").iterdir()) == [page]
@@ -35,9 +36,11 @@ def test_the_page_goes_where_it_is_wanted_and_programs_get_its_numbers(run: Run,
 
 def test_what_is_away_is_named_and_the_rest_is_drawn(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEO_ASSETS_CATALOG_URL", "postgresql://me:canary-secret@127.0.0.1:1/stac")
+    monkeypatch.setenv("GEO_ASSETS_SOURCES", str(tmp_path / "mistyped.yaml"))
     get_settings.cache_clear()
     drawn = run("report", "--out", str(tmp_path / "x.html"))
     assert drawn.status == 0
+    assert "configured sources is not in it: GEO_ASSETS_SOURCES: there is nothing at" in drawn.stderr
     assert "catalog is not in it: pgSTAC in 127.0.0.1/stac cannot be reached" in drawn.stderr
     assert "canary-secret" not in drawn.stderr + (tmp_path / "x.html").read_text()
 

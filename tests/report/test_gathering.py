@@ -14,6 +14,7 @@ from geo_assets.errors import LedgerUnavailableError
 from geo_assets.report import gather
 from geo_assets.services import Services
 from geo_assets.settings import Settings
+from geo_assets.sources.source import Source
 from tests.report.items import raster, report_of, table
 from tests.stores.pgstac_database import pgstac_database, pgstac_url
 
@@ -139,7 +140,7 @@ def test_one_damaged_item_costs_its_collection_only(tmp_path: Path) -> None:
 
 
 def test_sources_show_their_entries_their_last_look_and_their_container(tmp_path: Path) -> None:
-    (tmp_path / "sources.yaml").write_text("sources: [{name: surveys, container: bronze, workflow: process_raster}]")
+    watched = Source(name="surveys", container="bronze", workflow="process_raster")
     settings = Settings(home=tmp_path)
     now = datetime(2026, 3, 4, tzinfo=UTC)
     entry = {"source": "surveys", "size": 1, "seen_at": now, "sequence": 1}
@@ -157,7 +158,7 @@ def test_sources_show_their_entries_their_last_look_and_their_container(tmp_path
             )
 
         ledger.write(fill)
-        report = gather(settings, Services(settings), lambda: ledger)
+        report = gather(settings, Services(settings), lambda: ledger, lambda: [watched])
     assert report.problems == ()
     old, surveys = report.sources
     assert (surveys.container, surveys.looked_at, surveys.entries) == ("bronze", now, {"waiting": 2, "gone": 1})
