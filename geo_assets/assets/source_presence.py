@@ -11,7 +11,7 @@ import dagster as dg
 
 from geo_assets.checking.names import SOURCE_PRESENT
 from geo_assets.coremachine import events
-from geo_assets.coremachine.binding import Binding, binding_for
+from geo_assets.coremachine.binding import binding_for
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.sources.register import Presence, Register
 from geo_assets.sources.rules import grain
@@ -53,8 +53,9 @@ def tell_presence(
     register = Register(machine.ledger, source.name, configured=configured)
     until = time.monotonic() + seconds
     gone = back = 0
-    pending = register.untold(limit=limit)
-    shown = _shown(machine, instance, binding) if pending else {}
+    assets = {one.asset for one in machine.registry.values() if one.partition_set == binding.partition_set}
+    pending = register.untold(limit=limit, assets=assets)
+    shown = _shown(instance, assets) if pending else {}
     for start in range(0, len(pending), _BATCH):
         if time.monotonic() > until:
             break
@@ -66,9 +67,8 @@ def tell_presence(
     return gone, back
 
 
-def _shown(machine: CoreMachine, instance: dg.DagsterInstance, binding: Binding) -> dict[dg.AssetKey, set[str]]:
-    """The assets with these partitions, and which of them were materialized."""
-    assets = {one.asset for one in machine.registry.values() if one.partition_set == binding.partition_set}
+def _shown(instance: dg.DagsterInstance, assets: Collection[str]) -> dict[dg.AssetKey, set[str]]:
+    """The assets, and which of their partitions were materialized."""
     keys = [dg.AssetKey.from_user_string(asset) for asset in sorted(assets)]
     return {key: set(instance.get_materialized_partitions(key)) for key in keys}
 

@@ -158,6 +158,7 @@ class _Comparison:
     def open(self, stack: ExitStack, machine: CoreMachine) -> None:
         self.began, self.clock = datetime.now(UTC), time.monotonic()
         self.redefined = self.before.definition not in (None, self.source.definition)
+        self.moved = self.redefined and not self.source.is_of_this_container(self.before.definition or "")
         self.sequence = self.before.sequence
         scratch = machine.settings.scratch_path
         self.there, self.known, self.missed = (stack.enter_context(Buckets(scratch, stem())) for _ in range(3))
@@ -208,8 +209,7 @@ class _Comparison:
             self._write_seen(self._compared(matching, known))
             missed = known.join(matching, on=_KEY, how="anti").filter(pl.col("state") != EntryState.GONE.value)
             if missed.height:
-                there = missed.join(entries, on=_KEY, how="semi").select(*_KEY, there=pl.lit(True))  # noqa: FBT003
-                self.missed.add(missed.join(there, on=_KEY, how="left").select(*_KEY, "there"))
+                self.missed.add(self._dropped_or_gone(missed, entries))
         self._count("seen", 0)
         if not self.prefix and not self.counts["seen"] and live > _MANY and not self._was_empty_before():
             return self._postpone(live)
@@ -239,6 +239,25 @@ class _Comparison:
         return self._without_untouchable(
             frame.select("name", "state", _bad=pl.col("version").str.starts_with(PROBLEM), _last="version")
         )
+
+    def _dropped_or_gone(self, missed: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
+        """Of entries that do not match, or are not there: whether they are ``_dropped``, or gone."""
+        there = missed.join(entries, on=_KEY, how="semi").select(*_KEY, _dropped=pl.lit(True))  # noqa: FBT003
+        fate = missed.join(there, on=_KEY, how="left", maintain_order="left")
+        if not self.redefined:
+            return fate.select(*_KEY, pl.col("_dropped").fill_null(value=False))
+        # where another definition's entries were, who knows; but what would match had been listed here
+        named = with_kinds(
+            fate.select(
+                *_KEY,
+                "_dropped",
+                file_count=pl.when(pl.col("_last").str.starts_with(FOLDER)).then(1),
+                problem=pl.lit(None, pl.String),
+            )
+        )
+        role = pl.when(pl.col("kind").is_in(["raster", "vector"])).then(pl.lit("main"))
+        gone = self.source.matching() & pl.lit(not self.moved)
+        return named.with_columns(role=role).select(*_KEY, pl.col("_dropped").fill_null(~gone))
 
     def _without_untouchable(self, frame: pl.DataFrame) -> pl.DataFrame:
         if self.untouchable.is_empty():
@@ -276,9 +295,7 @@ class _Comparison:
 
     def _write_missed(self) -> None:
         for frame in _each(self.missed):
-            # of another definition's entries that are not there, who knows where they were
-            dropped = frame.filter(pl.lit(self.redefined) | pl.col("there").is_not_null())
-            gone = frame.filter(pl.lit(not self.redefined) & pl.col("there").is_null())
+            dropped, gone = frame.filter("_dropped"), frame.filter(~pl.col("_dropped"))
             for bad in (False, True):
                 for batch in dropped.filter(pl.col("_bad") == bad).iter_slices(BATCH):
                     if self._left_to_the_next(batch):

@@ -145,10 +145,9 @@ class _Preview(_Comparison):
             held = matching.join(known.filter(pl.col("state") == EntryState.REFUSED.value), on=_KEY, how="semi")
             trial.explain(held.join(differing, on=_KEY, how="anti"))
             missed = known.join(matching, on=_KEY, how="anti").filter(pl.col("state") != EntryState.GONE.value)
-            there = missed.join(entries, on=_KEY, how="semi").height
-            # of another definition's entries that are not there, who knows where they were
-            self._count("dropped", missed.height if self.redefined else there)
-            self._count("removed", 0 if self.redefined else missed.height - there)
+            dropped = int(self._dropped_or_gone(missed, entries)["_dropped"].sum())
+            self._count("dropped", dropped)
+            self._count("removed", missed.height - dropped)
         found.matched, found.unmatched = dict(sorted(matched.items())), dict(sorted(unmatched.items()))
         for name in ("new", "changed", "returned", "unchanged", "removed", "dropped"):
             setattr(found, name, self.counts.get(name, 0))

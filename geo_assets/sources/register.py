@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection
 
 from geo_assets.coremachine.contract import JobStatus
 from geo_assets.coremachine.ledger import Ledger
-from geo_assets.coremachine.ledger_tables import attempts, source_entries, source_looks
+from geo_assets.coremachine.ledger_tables import MATERIALIZATION_OWED, attempts, source_entries, source_looks
 from geo_assets.errors import LookOvertakenError
 
 __all__ = [
@@ -488,8 +488,15 @@ class Register:
     def _untold_gone(self) -> list[sa.ColumnElement[bool]]:
         return [self._mine, source_entries.c.state == EntryState.GONE.value, source_entries.c.reason.is_(None)]
 
-    def untold(self, *, limit: int) -> list[Presence]:
-        """Entries whose partitions do not say yet that they are gone, or are back."""
+    def untold(self, *, limit: int, assets: Collection[str] = ()) -> list[Presence]:
+        """Entries whose partitions do not say yet that they are gone, or are back.
+
+        Those that are gone while a job of their partition is under way are left out: what it makes is to say so, too.
+
+        Args:
+            limit: most entries.
+            assets: what else has these partitions, besides the asset of the source's own workflow.
+        """
         other = source_entries.alias("other")
         taken_over = (
             sa.select(sa.literal(1))
@@ -503,9 +510,18 @@ class Register:
             .exists()
         )
         live = [self._mine, source_entries.c.state != EntryState.GONE.value, source_entries.c.gone_at.is_not(None)]
+        under_way = (
+            sa.select(sa.literal(1))
+            .where(
+                sa.or_(attempts.c.asset == source_entries.c.asset, attempts.c.asset.in_(sorted(assets))),
+                attempts.c.partition_key == source_entries.c.partition_key,
+                sa.or_(attempts.c.status.in_(_ACTIVE), MATERIALIZATION_OWED),
+            )
+            .exists()
+        )
         query = (
             sa.select(source_entries, taken_over.label("taken_over"))
-            .where(sa.or_(sa.and_(*self._untold_gone()), sa.and_(*live)))
+            .where(sa.or_(sa.and_(*self._untold_gone(), ~under_way), sa.and_(*live)))
             .order_by(source_entries.c.sequence)
             .limit(limit)
         )

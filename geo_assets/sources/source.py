@@ -179,9 +179,13 @@ class Source(BaseModel):
     @cached_property
     def definition(self) -> str:
         """Digest of what decides which names match and what their jobs are; 32 hexadecimal digits."""
-        deciding = {"container", "prefix", "match", "exclude", "workflow", "parameters", "extract"}
+        deciding = {"prefix", "match", "exclude", "workflow", "parameters", "extract"}
         text = json.dumps(self.model_dump(mode="json", include=deciding), sort_keys=True)
-        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+        return f"{_digest(self.container)[:_OF_CONTAINER]}{_digest(text)}"[:32]
+
+    def is_of_this_container(self, definition: str) -> bool:
+        """Whether an earlier :attr:`definition` was about the same container."""
+        return definition[:_OF_CONTAINER] == self.definition[:_OF_CONTAINER]
 
     @cached_property
     def group_names(self) -> tuple[str, ...]:
@@ -223,6 +227,12 @@ class Source(BaseModel):
 
 
 _WHOLE = "geo_assets_whole"
+_OF_CONTAINER = 12
+"""How many digits of a definition are the container's."""
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _compile(pattern: str) -> None:

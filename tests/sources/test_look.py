@@ -24,6 +24,7 @@ from geo_assets.errors import (
 )
 from geo_assets.sources import look as look_module
 from geo_assets.sources.look import Look, listing_prefix, look
+from geo_assets.sources.preview import preview
 from geo_assets.sources.register import EntryState
 from geo_assets.stores.memory import MemoryBlobStore
 from tests.containers.generated import Blob, GeneratedStore
@@ -287,6 +288,23 @@ def test_a_source_that_is_narrowed_drops_quietly_and_widened_finds_the_rest(watc
     excluding = source(exclude=("b.*",))
     assert numbers(look(w.machine, excluding)) == {"seen": 2, "unchanged": 2, "dropped": 1}
     assert "gone" not in w.states().values()
+
+
+def test_what_vanished_before_its_source_was_changed_is_gone_if_it_would_match(watched_on_each: Watched) -> None:
+    w, vectors = watched_on_each, source(workflow="ingest_vector")
+    w.put("a.gpkg", "b.gpkg", "c/d.gdb/gdb", "kept.gpkg", "r.shp", "r.shx", "r.dbf")
+    look(w.machine, vectors)
+    for name in ("a.gpkg", "b.gpkg", "c/d.gdb/gdb", "r.shp", "r.shx", "r.dbf"):
+        w.store.delete(IN, name)
+    changed = source(workflow="ingest_vector", parameters={"collection_id": "c"}, exclude="b.*")
+    foretold = preview(w.machine, changed)
+    assert (foretold.removed, foretold.dropped) == (3, 1)
+    assert numbers(look(w.machine, changed)) == {
+        "seen": 1, "unchanged": 1, "removed": 3, "dropped": 1
+    }  # fmt: skip
+    assert {name for name, state in w.states().items() if state == "gone"} == {"a.gpkg", "c/d.gdb", "r.shp"}
+    w.store.create_container("elsewhere")
+    assert look(w.machine, source(workflow="ingest_vector", container="elsewhere")).dropped == 1, "who knows"
 
 
 def test_of_two_looks_at_once_the_first_to_write_wins(watched_on_each: Watched) -> None:

@@ -51,7 +51,7 @@ def _parts_take(globs: list[str], parts: list[str]) -> bool:
 
 _PIECES = st.sampled_from(["a", "b", ".", "tif", "*", "?", "[ab]", "[!a]", "[a-c]", "+", "é", "~", "&", "-", " ", "$"])
 _PARTS = st.lists(_PIECES, min_size=1, max_size=5).map("".join).filter(lambda part: "**" not in part)
-_GLOBS = st.lists(st.one_of(st.just("**"), _PARTS), min_size=1, max_size=4).map("/".join)
+_GLOBS = st.lists(st.one_of(st.just("**"), _PARTS), min_size=1, max_size=4).map("/".join).filter(str.strip)
 _NAMES = st.lists(
     st.text("abcABCtif.+é~&-$ ]", min_size=1, max_size=6).filter(lambda part: part not in (".", "..")),
     min_size=1,

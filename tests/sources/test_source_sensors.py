@@ -19,6 +19,7 @@ from geo_assets.build import build_definitions
 from geo_assets.coremachine.asset_job import MACHINE
 from geo_assets.coremachine.contract import JobStatus
 from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.coremachine.submission import submit
 from geo_assets.errors import PartitionBusyError
 from geo_assets.sources.look import look
 from geo_assets.sources.removal import expire
@@ -194,6 +195,7 @@ def test_a_blob_that_was_gone_for_a_moment_is_nothing_to_tell(watched: Watched, 
     w = watched
     w.put("a.tif")
     tick(w.machine, SCENES)
+    w.work()
     materialize(instance, "a.tif")
     w.store.delete(IN, "a.tif")
     look(w.machine, SCENES)
@@ -218,6 +220,7 @@ def test_what_a_daemon_did_not_live_to_record_is_told_again_and_nothing_is_lost(
     w = watched
     w.put("a.tif")
     tick(w.machine, SCENES)
+    w.work()
     materialize(instance, "a.tif", assets=("cog",))
     w.store.delete(IN, "a.tif")
     look(w.machine, SCENES)
@@ -235,10 +238,12 @@ def test_a_partition_that_another_blob_has_now_is_not_said_to_be_gone(
     w, vectors = watched, source(workflow="ingest_vector")
     w.put("a/roads.gpkg", "b/roads.gpkg")
     tick(w.machine, vectors)
+    w.work()
     instance.add_dynamic_partitions("vector_tables", ["geo.roads"])
     instance.report_runless_asset_event(dg.AssetMaterialization("vector_table", partition="geo.roads"))
     w.store.delete(IN, "a/roads.gpkg")
     tick(w.machine, vectors)
+    w.work()
     assert w.states() == {"a/roads.gpkg": "gone", "b/roads.gpkg": "queued"}
     assert tell_presence(w.machine, instance, vectors) == (1, 0)
     key = dg.AssetRecordsFilter(asset_key=dg.AssetKey("vector_table"))
@@ -258,10 +263,31 @@ def test_the_partition_of_a_container_is_not_gone_with_a_blob(watched: Watched, 
     assert expire(w.machine, wipe, counted).taken_back == 0
 
 
+def test_what_a_job_makes_of_a_blob_that_is_gone_meanwhile_is_told_when_it_is_made(
+    watched: Watched, instance: dg.DagsterInstance
+) -> None:
+    w = watched
+    w.put("a.tif")
+    tick(w.machine, SCENES)
+    for ended in range(2):
+        if ended:
+            w.put("a.tif")
+            look(w.machine, SCENES)
+            submit(w.machine, "validate_raster_job", {"container_name": IN, "blob_name": "a.tif"})
+        w.store.delete(IN, "a.tif")
+        look(w.machine, SCENES)
+        assert tell_presence(w.machine, instance, SCENES) == (0, 0), "a job of its partition is under way"
+        w.work()
+    materialize(instance, "a.tif")
+    assert tell_presence(w.machine, instance, SCENES) == (1, 0)
+    assert said(instance, "a.tif") == said(instance, "a.tif", "raster_validation") == ["gone"]
+
+
 def test_telling_is_bounded(watched: Watched, instance: dg.DagsterInstance) -> None:
     w = watched
     w.put(*(f"{number}.tif" for number in range(60)))
     tick(w.machine, SCENES)
+    w.work()
     for number in range(60):
         w.store.delete(IN, f"{number}.tif")
     look(w.machine, SCENES)
