@@ -1,23 +1,24 @@
-"""Watched containers at the command line: ``sources list``, ``sources check``, ``sources schema``.
+"""Watched containers at the command line: ``sources list``, ``check``, ``look``, ``forget``, ``schema``.
 
-What belongs here: the three commands and what they print.  What does not: what a source is, sees and queues
+What belongs here: these commands and what they print.  What does not: what a source is, sees and queues
 (``geo_assets.sources``), and its sensor (``geo_assets.assets.source_sensors``).
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from geo_assets.cli.exits import FAILED, exit_status
-from geo_assets.cli.opening import existing_ledger, open_machine
-from geo_assets.cli.output import JsonOption, note, print_json, print_table, say, when
+from geo_assets.cli.opening import existing_ledger, open_instance, open_machine
+from geo_assets.cli.output import JsonOption, camel_fields, note, print_json, print_table, say, when
 from geo_assets.coremachine.ledger import Ledger
 from geo_assets.coremachine.machine import CoreMachine
-from geo_assets.errors import GeoAssetsError, NotFoundError
+from geo_assets.errors import GeoAssetsError, NotFoundError, ParameterError
 from geo_assets.redaction import redact
 from geo_assets.settings import Settings, get_settings
 
@@ -36,29 +37,18 @@ def add_to(app: typer.Typer) -> None:
     sources = typer.Typer(help="Watched containers: list them, see what they would do, look now.", no_args_is_help=True)
     sources.command("list")(list_sources)
     sources.command("check")(check_sources_now)
+    sources.command("look")(look_at_sources)
+    sources.command("forget")(forget_source)
     sources.command("schema")(print_schema)
     app.add_typer(sources, name="sources")
 
 
 def _configured(settings: Settings) -> tuple["Source", ...]:
-    """The sources of the YAML and of the components, checked against the workflows."""
     # these bring polars, Arrow and more with them
+    from geo_assets.assets.configured_sources import configured_sources  # noqa: PLC0415
     from geo_assets.jobs import load_registry  # noqa: PLC0415
-    from geo_assets.sources.rules import check_sources  # noqa: PLC0415
-    from geo_assets.sources.source import load_sources  # noqa: PLC0415
 
-    found = load_sources(settings.sources_path, required=settings.sources is not None)
-    if _has_components(settings):
-        # Dagster takes a second to load
-        from geo_assets.assets.blob_source import component_sources, component_tree  # noqa: PLC0415
-
-        found += component_sources(component_tree(settings))
-    check_sources(found, load_registry(settings))
-    return found
-
-
-def _has_components(settings: Settings) -> bool:
-    return settings.defs is not None or any(settings.defs_path.glob("*/**/*.*"))
+    return configured_sources(settings, load_registry(settings))
 
 
 def _none_there(settings: Settings) -> None:
@@ -89,17 +79,40 @@ def list_sources(*, as_json: JsonOption = False) -> None:
     """List the sources: what they watch and do, when they looked, how their entries stand."""
     settings = get_settings()
     found = _configured(settings)
+    switches = _switches(settings) if found else {}
     with existing_ledger() as ledger:
-        rows = [_listed(source, ledger) for source in found]
+        rows = [_listed(source, ledger, switches) for source in found]
+        left = _left_behind(ledger, found)
     if as_json:
         print_json(rows)
     elif not rows:
         _none_there(settings)
     else:
         _print_listed(rows)
+    for name in left:
+        note(f"'{name}' is configured no more, and what it saw is remembered: 'geo-assets sources forget {name}'")
 
 
-def _listed(source: "Source", ledger: Ledger | None) -> dict[str, Any]:
+def _switches(settings: Settings) -> dict[str, bool]:
+    """Sensor → whether it is on, of those that somebody switched or that have run; none where Dagster never did."""
+    if not ("DAGSTER_HOME" in os.environ or (settings.home_path / "dagster").exists()):
+        return {}
+    with open_instance() as instance:
+        return {
+            state.instigator_name: state.is_running
+            for state in instance.all_instigator_state()
+            if state.instigator_type.value == "SENSOR"
+        }
+
+
+def _left_behind(ledger: Ledger | None, found: Sequence["Source"]) -> list[str]:
+    from geo_assets.sources.register import remembered  # noqa: PLC0415
+
+    names = {source.name for source in found}
+    return [name for name in remembered(ledger) if name not in names] if ledger is not None else []
+
+
+def _listed(source: "Source", ledger: Ledger | None, switches: Mapping[str, bool]) -> dict[str, Any]:
     from geo_assets.sources.register import EntryState, LastLook, Register  # noqa: PLC0415
 
     states: dict[str, int] = dict.fromkeys(EntryState, 0)
@@ -108,12 +121,14 @@ def _listed(source: "Source", ledger: Ledger | None) -> dict[str, Any]:
         register = Register(ledger, source.name)
         last, active = register.last_look(), register.active()
         states = {state.value: count for state, count in register.counts().items()}
+    paused = not switches.get(f"source_{source.name}", not source.paused)
+    due = None if last.looked_at is None or paused else last.looked_at + timedelta(seconds=source.every_seconds)
     return {
         "name": source.name,
         "container": source.container,
         "prefix": source.prefix,
         "workflow": source.workflow,
-        "paused": source.paused,
+        "paused": paused,
         "everySeconds": source.every_seconds,
         "lookedAt": last.looked_at,
         "seconds": last.seconds,
@@ -121,7 +136,7 @@ def _listed(source: "Source", ledger: Ledger | None) -> dict[str, Any]:
         "entries": last.entries,
         "states": states,
         "activeJobs": active,
-        "next": None if last.looked_at is None else last.looked_at + timedelta(seconds=source.every_seconds),
+        "next": due,
         "error": last.error,
     }
 
@@ -155,31 +170,50 @@ def _next(row: dict[str, Any]) -> str:
     return "due" if due is None or due <= datetime.now(UTC) else when(due)
 
 
-# --- check ---------------------------------------------------------------------------------------------------------
+# --- check and look ------------------------------------------------------------------------------------------------
+
+NamesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME", help="Sources; default: all.", show_default=False)
+]
 
 
 def check_sources_now(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Sources; default: all.", show_default=False)
-    ] = None,
+    names: NamesArgument = None,
     *,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell what would match and be done; nothing is written.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="As without: nothing is written.")] = False,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Names and jobs told of each kind.")] = _SAMPLE,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at the sources' containers now and queue what is new, or only tell what that would do."""
+    """List the sources' containers and tell what would match and be done; nothing is written."""
+    del dry_run
+    _each(names, lambda work, source: _foretell(work, source, limit, as_json=as_json), as_json=as_json)
+
+
+def look_at_sources(names: NamesArgument = None, *, as_json: JsonOption = False) -> None:
+    """Look at the sources' containers now and queue what is new, without waiting for their sensors."""
+    _each(names, lambda work, source: _do(work, source, quiet=as_json), as_json=as_json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    machine: CoreMachine
+    configured: Sequence[str]
+    """Names of all sources there are."""
+
+
+def _each(names: Sequence[str] | None, act: Callable[[_Work, "Source"], dict[str, Any]], *, as_json: bool) -> None:
     settings = get_settings()
-    chosen = _chosen(_configured(settings), names or [])
+    found = _configured(settings)
+    chosen = _chosen(found, names or [])
     if not chosen and not as_json:
         _none_there(settings)
     ends: list[dict[str, Any]] = []
     statuses: list[int] = []
     with open_machine() as machine:
+        work = _Work(machine=machine, configured=[source.name for source in found])
         for source in chosen:
             try:
-                ended = _foretell(machine, source, limit, as_json=as_json) if dry_run else _do(machine, source, as_json)
+                ended = act(work, source)
             except GeoAssetsError as error:
                 # the others are told all the same
                 message = redact(str(error))
@@ -203,16 +237,16 @@ def _chosen(found: Sequence["Source"], names: Sequence[str]) -> list["Source"]:
     return [by_name[name] for name in dict.fromkeys(names)] if names else list(found)
 
 
-def _do(machine: CoreMachine, source: "Source", quiet: bool) -> dict[str, Any]:  # noqa: FBT001
+def _do(work: _Work, source: "Source", *, quiet: bool) -> dict[str, Any]:
     """One look, and turns until nothing is left that may be queued now."""
     from geo_assets.sources.look import look  # noqa: PLC0415
     from geo_assets.sources.turn import turn  # noqa: PLC0415
 
-    looked = look(machine, source)
+    looked = look(work.machine, source)
     queued = refused = jobs = 0
     told = ""
     for _ in range(_MOST_TURNS):
-        turned = turn(machine, source)
+        turned = turn(work.machine, source, configured=work.configured)
         queued, refused, jobs, told = (
             queued + turned.queued,
             refused + turned.refused,
@@ -229,21 +263,53 @@ def _do(machine: CoreMachine, source: "Source", quiet: bool) -> dict[str, Any]: 
             f"{f' ({told})' if told else ''}."
         )
     did = {"queued": queued, "jobs": jobs, "refused": refused, "note": told, "clean": not refused}
-    return {"source": source.name, **asdict(looked), **did}
+    return {"source": source.name, **camel_fields(looked), **did}
 
 
-# --- dry run -------------------------------------------------------------------------------------------------------
+# --- forget --------------------------------------------------------------------------------------------------------
 
 
-def _foretell(machine: CoreMachine, source: "Source", limit: int, *, as_json: bool) -> dict[str, Any]:
+def forget_source(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A source that is configured no more.")],
+    *,
+    really: Annotated[
+        bool, typer.Option("--execute", help="Forget it; without this, only show what would be forgotten.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Forget what a source saw that is configured no more; nothing that was made of it is touched."""
+    from geo_assets.sources.register import Register, forget, remembered  # noqa: PLC0415
+
+    if name in {source.name for source in _configured(get_settings())}:
+        raise ParameterError(
+            f"the source '{name}' is configured, and would begin anew: take it away, or rename it, before you forget it"
+        )
+    with existing_ledger() as ledger:
+        known = remembered(ledger) if ledger is not None else []
+        if ledger is None or name not in known:
+            left = ", ".join(known) or "none"
+            raise NotFoundError(f"nothing is remembered of a source '{name}'; those that saw something: {left}")
+        states = {state.value: count for state, count in Register(ledger, name).counts().items()}
+        entries = forget(ledger, name) if really else sum(states.values())
+    if as_json:
+        print_json({"source": name, "executed": really, "entries": entries, "states": states})
+        return
+    found = ", ".join(f"{count:,} {state}" for state, count in states.items() if count)
+    say(f"{name}: {'forgot' if really else 'would forget'} {entries:,} entries{f' ({found})' if found else ''}")
+    if not really:
+        note("nothing was changed; add --execute to forget them")
+
+
+# --- what would be ---------------------------------------------------------------------------------------------------
+
+
+def _foretell(work: _Work, source: "Source", limit: int, *, as_json: bool) -> dict[str, Any]:
     from geo_assets.sources.preview import preview  # noqa: PLC0415
 
-    found = preview(machine, source, sample=limit)
+    found = preview(work.machine, source, sample=limit, configured=work.configured)
     if not as_json:
-        _print_preview(machine.settings, found)
-    fields = asdict(found)
-    fields["source"] = source.name
-    return {**fields, "seen": found.seen, "clean": found.is_clean}
+        _print_preview(work.machine.settings, found)
+    return {**camel_fields(found), "source": source.name, "seen": found.seen, "clean": found.is_clean}
 
 
 def _print_preview(settings: Settings, found: "Preview") -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "Register",
     "Seen",
     "forget",
+    "remembered",
 ]
 
 PROBLEM, PARTS, FOLDER = "problem:", "parts:", "folder:"
@@ -616,6 +617,12 @@ def forget(ledger: Ledger, name: str) -> int:
     while found := ledger.write(work):
         forgotten += found
     return forgotten
+
+
+def remembered(ledger: Ledger) -> list[str]:
+    """Names of the sources that have ever looked, or left entries."""
+    names = sa.union(sa.select(source_looks.c.source), sa.select(source_entries.c.source))
+    return sorted(ledger.read(lambda c: list(c.execute(names).scalars())))
 
 
 def _reconsider(c: Connection, source: str, freed: Sequence[str]) -> None:

@@ -1,11 +1,17 @@
-"""``sources list``, ``check`` and ``schema``: what is foretold is what happens, and nothing is written before."""
+"""``sources list``, ``check``, ``look``, ``forget``, ``schema``: what is foretold happens; looking writes nothing."""
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
+from geo_assets.cli.opening import open_instance
 from geo_assets.containers import buckets
 from geo_assets.settings import get_settings
 from geo_assets.sources import preview
@@ -47,7 +53,7 @@ def counts(row: dict[str, object]) -> dict[str, object]:
 def test_what_is_foretold_is_what_happens(run: Run, maps: Path) -> None:
     foretold = run("sources", "check", "--dry-run", "--json")
     assert foretold.status == 0
-    again = run("sources", "check", "--dry-run", "--json")
+    again = run("sources", "check", "--json")
     assert again.json == foretold.json, "nothing was written"
     before = by_name(foretold.json)
     assert before["images"]["matched"] == {"raster": 2}
@@ -56,7 +62,7 @@ def test_what_is_foretold_is_what_happens(run: Run, maps: Path) -> None:
     assert all(row["waves"] == 1 for row in before.values())
     jobs = run("jobs", "--json")
     assert jobs.json == []
-    done = by_name(run("sources", "check", "--json").json)
+    done = by_name(run("sources", "look", "--json").json)
     for name, row in before.items():
         assert counts(done[name]) == counts(row), name
         assert done[name]["jobs"] == row["jobs"], name
@@ -64,14 +70,14 @@ def test_what_is_foretold_is_what_happens(run: Run, maps: Path) -> None:
     assert len(queued) == 4
     for row in before.values():
         source = {"images": "validate_raster_job", "tables": "ingest_vector", "whole": "summarize_container"}
-        for job in row["job_sample"]:  # type: ignore[attr-defined]
+        for job in row["jobSample"]:  # type: ignore[attr-defined]
             assert job["parameters"].items() <= queued[source[str(row["source"])], job["partition"]].items()
     after = by_name(run("sources", "check", "--dry-run", "--json").json)
     assert {name: row["jobs"] for name, row in after.items()} == {"images": 0, "tables": 0, "whole": 0}
 
 
 def test_changes_are_foretold_too(run: Run, maps: Path) -> None:
-    run("sources", "check")
+    run("sources", "look")
     shutil.copy(maps / "world_byte_4326.tif", maps / "new.tif")
     shutil.copy(maps / "world_byte_4326.tif", maps / "sub folder" / "alpha_3857.tif")
     (maps / "world_byte_4326.tif").unlink()
@@ -79,7 +85,7 @@ def test_changes_are_foretold_too(run: Run, maps: Path) -> None:
     assert counts(foretold["images"]) == {"seen": 2, "new": 1, "changed": 1, "removed": 1}
     assert counts(foretold["whole"]) == {"seen": 3, "new": 1, "changed": 1, "unchanged": 1, "removed": 1}
     assert (foretold["images"]["jobs"], foretold["whole"]["jobs"]) == (2, 1)
-    done = by_name(run("sources", "check", "images", "--json").json)
+    done = by_name(run("sources", "look", "images", "--json").json)
     assert counts(done["images"]) == counts(foretold["images"])
 
 
@@ -104,9 +110,9 @@ def test_what_will_not_become_a_job_is_told_with_its_reason(run: Run, maps: Path
     assert "tables: nothing was written" in told.stderr
     row = run("sources", "check", "tables", "--dry-run", "--json", "--limit", "0").json[0]
     assert (row["refused"], row["collisions"], row["incomplete"], row["jobs"]) == (2, 1, 1, 1)
-    assert row["refused_sample"] == row["job_sample"] == row["collision_sample"] == []
+    assert row["refusedSample"] == row["jobSample"] == row["collisionSample"] == []
     # what waits until it is stable is foretold again
-    assert run("sources", "check", "tables", "--json").json[0]["jobs"] == 0
+    assert run("sources", "look", "tables", "--json").json[0]["jobs"] == 0
     row = run("sources", "check", "tables", "--dry-run", "--json").json[0]
     assert (row["waiting"], row["unchanged"], row["jobs"]) == (4, 5, 1)
 
@@ -120,7 +126,7 @@ def test_many_names_go_through_files(run: Run, maps: Path, monkeypatch: pytest.M
     monkeypatch.setenv("GEO_ASSETS_WAVE_SIZE", "10")
     get_settings.cache_clear()
     row = run("sources", "check", "images", "--dry-run", "--json").json[0]
-    assert (row["seen"], row["jobs"], row["untried"], row["waves"], row["over_keys_limit"]) == (62, 50, 12, 7, 2)
+    assert (row["seen"], row["jobs"], row["untried"], row["waves"], row["overKeysLimit"]) == (62, 50, 12, 7, 2)
     told = run("sources", "check", "images", "--dry-run")
     assert "62 jobs in 7 waves of 10, 12 of them not tried against the rules" in told.stdout
     assert "2 partition keys more than GEO_ASSETS_PARTITION_KEYS_LIMIT" in told.stderr
@@ -129,8 +135,8 @@ def test_many_names_go_through_files(run: Run, maps: Path, monkeypatch: pytest.M
 def test_one_source_that_cannot_be_looked_at_does_not_hide_the_others(run: Run, maps: Path) -> None:
     path = get_settings().sources_path
     path.write_text(SOURCES.replace("container: maps", "container: elsewhere", 1))
-    for arguments in (("--dry-run",), ()):
-        ended = run("sources", "check", "--json", *arguments)
+    for command in ("check", "look"):
+        ended = run("sources", command, "--json")
         assert ended.status == 3
         rows = by_name(ended.json)
         assert rows["images"]["error"] == "ContainerNotFoundError"
@@ -148,7 +154,7 @@ def test_list_shows_how_sources_stand(run: Run, maps: Path) -> None:
     ]
     assert not (get_settings().home_path / "ledger.db").exists(), "looking makes nothing"
     (maps / "---.kml").write_text("")
-    assert run("sources", "check").status == 1
+    assert run("sources", "look").status == 1
     held = run("sources", "check", "tables", "--dry-run")
     assert held.status == 1
     assert "---.kml: no table can be called after" in held.stdout, "the reason is told as long as it stands"
@@ -160,6 +166,36 @@ def test_list_shows_how_sources_stand(run: Run, maps: Path) -> None:
     shown = run("sources", "list").stdout
     assert "when its sensor is switched on" in shown
     assert "never" not in shown
+    # the switch in the UI counts
+    target = LoadableTargetOrigin(executable_path=sys.executable, module_name="geo_assets.definitions")
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(loadable_target_origin=target, location_name="geo_assets")
+    with open_instance() as instance:
+        for name, status in (("images", InstigatorStatus.STOPPED), ("whole", InstigatorStatus.RUNNING)):
+            origin = RemoteRepositoryOrigin(location, "__repository__").get_instigator_origin(f"source_{name}")
+            instance.add_instigator_state(InstigatorState(origin, InstigatorType.SENSOR, status))
+    rows = {row["name"]: row for row in run("sources", "list", "--json").json}
+    assert {name: row["paused"] for name, row in rows.items()} == {"images": True, "tables": False, "whole": False}
+    assert (rows["images"]["next"], rows["whole"]["lookedAt"] < rows["whole"]["next"]) == (None, True)
+
+
+def test_what_a_source_left_behind_is_forgotten_when_somebody_says_so(run: Run, maps: Path) -> None:
+    assert run("sources", "look", "tables", "images").status == 0
+    refused = run("sources", "forget", "tables")
+    assert (refused.status, "is configured, and would begin anew" in refused.stderr) == (2, True)
+    get_settings().sources_path.write_text(SOURCES.replace("name: images", "name: pictures"))
+    assert "'geo-assets sources forget images'" in run("sources", "list").stderr
+    assert run("sources", "check", "pictures", "--json").json[0]["jobs"] == 2, "the old name holds nothing"
+    shown = run("sources", "forget", "images", "--json").json
+    assert shown == {
+        "source": "images",
+        "executed": False,
+        "entries": 2,
+        "states": {"waiting": 0, "queued": 2, "refused": 0, "gone": 0},
+    }
+    assert "images: forgot 2 entries (2 queued)" in run("sources", "forget", "images", "--execute").stdout
+    assert "forget images" not in run("sources", "list").stderr
+    missing = run("sources", "forget", "images")
+    assert (missing.status, "those that saw something: tables" in missing.stderr) == (3, True)
 
 
 def test_usage(run: Run, maps: Path) -> None:
@@ -169,14 +205,14 @@ def test_usage(run: Run, maps: Path) -> None:
         "geo-assets: there is no source 'imagery'; there are: images, tables, whole\n",
     )
     get_settings().sources_path.write_text(SOURCES + "    ever: 5m\n")
-    for arguments in (("list",), ("check",)):
+    for arguments in (("list",), ("check",), ("look",)):
         bad = run("sources", *arguments, "--json")
         assert bad.status == 2
         assert "unknown key `ever`: did you mean `every`?" in bad.json["message"]
 
 
 def test_without_sources_it_says_where_they_belong(run: Run) -> None:
-    for arguments in (("list",), ("check",)):
+    for arguments in (("list",), ("check",), ("look",)):
         ended = run("sources", *arguments)
         assert ended.status == 0
         assert str(get_settings().sources_path) in ended.stderr
