@@ -10,7 +10,7 @@ import dagster as dg
 
 from geo_assets.assets.blob_events import build_blob_events
 from geo_assets.assets.blob_source import component_sources, component_tree
-from geo_assets.assets.checks import build_check_job, build_checks
+from geo_assets.assets.checks import build_check_runs, build_checks
 from geo_assets.assets.clean_up import build_clean_up
 from geo_assets.assets.configured_sources import listed_sources
 from geo_assets.assets.failure_webhook import build_failure_webhook
@@ -94,7 +94,6 @@ def build_definitions(
             *jobs,
             *(build_submit_job(binding) for binding in registry.values()),
             build_retry_job(registry),
-            build_check_job(),
         ],
         sensors=[build_sensor(jobs, interval_seconds=settings.sensor_seconds, find_dead_runs=_dead_command_lines)],
         # Materialize in the UI runs in Dagster's own job, which takes this one
@@ -103,6 +102,7 @@ def build_definitions(
     )
     return dg.Definitions.merge(
         workflows,
+        build_check_runs(registry),
         build_source_assets(sources, settings),
         build_container_automation(registry),
         build_source_sensors(settings, registry, sources),

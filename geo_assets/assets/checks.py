@@ -10,19 +10,23 @@ from typing import Any
 
 import dagster as dg
 
-from geo_assets.checking.catalogue import CHECKS, Check, checks_of
+from geo_assets.checking.catalogue import Check, all_checks, checks_of
 from geo_assets.checking.finding import Finding
 from geo_assets.checking.many import Looked, Tally, choose, look, look_at_one
 from geo_assets.coremachine import events
 from geo_assets.coremachine.asset_job import JOB_TAGS, MACHINE, machine_of
 from geo_assets.coremachine.binding import Binding, Registry
 from geo_assets.coremachine.contract import CheckResult, JobStatus
+from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.materialization import CHECK_NAME, evaluation_of
-from geo_assets.errors import GeoAssetsError
+from geo_assets.errors import GeoAssetsError, ParameterError
 
-__all__ = ["build_check_job", "build_checks"]
+__all__ = ["build_check_runs", "build_checks"]
 
 JOB_NAME = "check_partitions"
+_EVERY_NIGHT = "11 2 * * *"
+_SAMPLE = 50
+"""Partitions of each asset that the schedule looks at."""
 
 
 def build_checks(
@@ -30,12 +34,13 @@ def build_checks(
 ) -> list[dg.AssetChecksDefinition]:
     """Every check of the workflows' assets, partitioned as these are."""
     found: list[dg.AssetChecksDefinition] = []
+    checks = all_checks(registry)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks are a preview in Dagster 1.13
         for binding in registry.values():
             mine = partitions[binding.partition_set]
             found.append(_all_tasks_succeeded(binding, mine))
-            found += [_build(check, mine) for check in CHECKS if check.asset == binding.asset]
+            found += [_build(check, mine) for check in checks if check.asset == binding.asset]
     return found
 
 
@@ -111,23 +116,37 @@ def _result_of(check: Check, finding: Finding) -> CheckResult:
 # --- many partitions in one run --------------------------------------------------------------------------------------
 
 
-def build_check_job() -> dg.JobDefinition:
-    """The job ``check_partitions``: the checks of many partitions in one run."""
-    assets = sorted({check.asset for check in CHECKS})
+def build_check_runs(registry: Registry) -> dg.Definitions:
+    """The job ``check_partitions``, the checks of many partitions in one run, and its schedule.
+
+    The schedule is off until somebody switches it on: looking means fetching.
+    """
+    assets = sorted({check.asset for check in all_checks(registry)})
 
     @dg.op(
         name=f"{JOB_NAME}__look",
         description="Look at the partitions and write one evaluation a check.",
         config_schema={
-            "asset": dg.Field(str, description=f"Which asset's partitions: {', '.join(assets)}."),
+            "asset": dg.Field(
+                dg.Noneable(str),
+                is_required=False,
+                default_value=None,
+                description=f"Which asset's partitions: {', '.join(assets)}. Default: of all of them.",
+            ),
             "keys": dg.Field(
-                [str], is_required=False, default_value=[], description="These; default: all that are materialized."
+                [str],
+                is_required=False,
+                default_value=[],
+                description="These of one asset; default: all that are materialized.",
             ),
             "prefix": dg.Field(
                 dg.Noneable(str), is_required=False, default_value=None, description="Those whose name begins so."
             ),
             "sample": dg.Field(
-                dg.Noneable(int), is_required=False, default_value=None, description="At most so many, by chance."
+                dg.Noneable(int),
+                is_required=False,
+                default_value=None,
+                description="At most so many of each asset, by chance.",
             ),
             "checks": dg.Field(
                 [str], is_required=False, default_value=[], description="Only these checks; default: all of the asset."
@@ -138,27 +157,26 @@ def build_check_job() -> dg.JobDefinition:
         tags={"kind": "ledger"},
     )
     def look_at(context: dg.OpExecutionContext) -> Any:
-        given: Mapping[str, Any] = context.op_config
+        machine, given = machine_of(context), context.op_config
         try:
-            checks = checks_of(given["asset"], given["checks"])
-            keys = choose(
-                context.instance.get_materialized_partitions(dg.AssetKey.from_user_string(given["asset"])),
-                keys=given["keys"], prefix=given["prefix"], sample=given["sample"],
-            )  # fmt: skip
+            chosen = _chosen(machine, context.instance, given)
         except GeoAssetsError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         told: list[Looked] = []
+        tally = Tally()
 
         def on_found(found: Sequence[Looked]) -> None:
             told.extend(one for one in found if one.verdict != "passed")
             _report(context, found)
-            context.log.info("looked at %s of %d partitions", found[-1].partition_key if found else "", len(keys))
 
-        tally = look(machine_of(context), checks, keys, on_found=on_found)
+        for checks, keys in chosen:
+            look(machine, checks, keys, on_found=on_found, tally=tally)
+            context.log.info("looked at %d partitions of %s", len(keys), checks[0].asset)
         yield dg.Output(None, metadata=_summary(tally, told))
         if failed := tally.count("failed", "not looked at"):
+            of_what = given["asset"] or f"{len(chosen)} assets"
             raise dg.Failure(
-                f"{failed} of {tally.total} looks at {tally.partitions} partitions of {given['asset']} did not go well",
+                f"{failed} of {tally.total} looks at {tally.partitions} partitions of {of_what} did not go well",
                 metadata=_summary(tally, told),
                 allow_retries=False,
             )
@@ -172,7 +190,38 @@ def build_check_job() -> dg.JobDefinition:
     def check_partitions() -> None:
         look_at()
 
-    return check_partitions
+    schedule = dg.ScheduleDefinition(
+        name=f"{JOB_NAME}_daily",
+        job=check_partitions,
+        cron_schedule=_EVERY_NIGHT,
+        execution_timezone="UTC",
+        run_config={"ops": {f"{JOB_NAME}__look": {"config": {"sample": _SAMPLE}}}},
+        description=f"Looks again at {_SAMPLE} partitions of each asset, drawn by chance. Off until you switch it on.",
+    )
+    return dg.Definitions(jobs=[check_partitions], schedules=[schedule])
+
+
+def _chosen(
+    machine: CoreMachine, instance: dg.DagsterInstance, given: Mapping[str, Any]
+) -> list[tuple[list[Check], list[str]]]:
+    """Checks and partitions, by asset.
+
+    Raises:
+        GeoAssetsError: they cannot be chosen so; says why.
+    """
+    if given["asset"] is None and (given["keys"] or given["checks"]):
+        raise ParameterError("keys and checks are of one asset: give `asset` as well")
+    assets = [given["asset"]] if given["asset"] else sorted({check.asset for check in all_checks(machine.registry)})
+    return [
+        (
+            checks_of(machine.registry, asset, given["checks"]),
+            choose(
+                instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset)),
+                keys=given["keys"], prefix=given["prefix"], sample=given["sample"],
+            ),
+        )
+        for asset in assets
+    ]  # fmt: skip
 
 
 def _report(context: dg.OpExecutionContext, found: Sequence[Looked]) -> None:

@@ -1,17 +1,19 @@
 """Which checks there are: of which asset, what each looks at, and whether downstream waits for it.
 
-What belongs here: the list.  What does not: the looking (``rasters``, ``tables``, ``items``, ``sources``), and how
-Dagster shows checks (``geo_assets.assets.checks``).
+What belongs here: the list, and what is added to it for a team's own workflows.  What does not: the looking
+(``rasters``, ``tables``, ``items``, ``sources``), and how Dagster shows checks (``geo_assets.assets.checks``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from geo_assets.checking import items, names, rasters, sources, tables
 from geo_assets.checking.finding import Evidence, Finding
+from geo_assets.coremachine.binding import Registry
 from geo_assets.errors import ParameterError
+from geo_assets.sources.rules import grain_of
 
-__all__ = ["CHECKS", "Check", "checks_of"]
+__all__ = ["CHECKS", "Check", "all_checks", "checks_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,20 +121,52 @@ CHECKS: tuple[Check, ...] = (
         Check(asset=asset, name=names.SOURCE_PRESENT, description=_SOURCE, look=sources.raster_source_present)
         for asset in ("raster_validation", "cog", "raster_stac_item")
     ),
-    Check(asset="vector_table", name=names.SOURCE_PRESENT, description=_SOURCE, look=sources.table_source_present),
+    *(
+        Check(asset=asset, name=names.SOURCE_PRESENT, description=_SOURCE, look=sources.table_source_present)
+        for asset in ("vector_table", "vector_stac_item")
+    ),
 )
-"""All of them."""
+"""Those of our own workflows' assets."""
+
+_LOOKS_FOR_SOURCE: Mapping[str, Callable[[Evidence], Finding]] = {
+    # partition set → how its keys tell the source; of other sets, the job's parameters do
+    "raster_blobs": sources.raster_source_present,
+    "vector_tables": sources.table_source_present,
+}
 
 
-def checks_of(asset: str, chosen: Sequence[str] = ()) -> list[Check]:
+def all_checks(registry: Registry) -> list[Check]:
+    """The checks of the assets of these workflows.
+
+    Whatever shares its partitions with a workflow that a source can feed is told when a blob is gone
+    (``assets.source_presence``), and has the check that shows it.
+    """
+    assets = {binding.asset: binding.partition_set for binding in registry.values()}
+    watched = {binding.partition_set for binding in registry.values() if grain_of(binding) == "blob"}
+    have = {check.asset for check in CHECKS if check.name == names.SOURCE_PRESENT}
+    more = [
+        Check(
+            asset=asset,
+            name=names.SOURCE_PRESENT,
+            description=_SOURCE,
+            look=_LOOKS_FOR_SOURCE.get(partition_set, sources.job_source_present),
+        )
+        for asset, partition_set in sorted(assets.items())
+        if partition_set in watched and asset not in have
+    ]
+    return [*(check for check in CHECKS if check.asset in assets), *more]
+
+
+def checks_of(registry: Registry, asset: str, chosen: Sequence[str] = ()) -> list[Check]:
     """The checks of an asset, all or those that are named.
 
     Raises:
         ParameterError: the asset has none, or none of that name; says which there are.
     """
-    there = [check for check in CHECKS if check.asset == asset]
+    every = all_checks(registry)
+    there = [check for check in every if check.asset == asset]
     if not there:
-        assets = ", ".join(sorted({check.asset for check in CHECKS}))
+        assets = ", ".join(sorted({check.asset for check in every}))
         raise ParameterError(f"'{asset}' has no checks that look at data; those that have: {assets}")
     unknown = sorted(set(chosen) - {check.name for check in there})
     if unknown:

@@ -124,6 +124,7 @@ def look(
     partition_keys: Sequence[str],
     *,
     on_found: Callable[[Sequence[Looked]], None],
+    tally: Tally | None = None,
 ) -> Tally:
     """Run the checks of one asset on partitions, several at a time.
 
@@ -132,11 +133,12 @@ def look(
         checks: of one asset.
         partition_keys: as Dagster has them.
         on_found: told what was found, some partitions at a time, in order; may write it somewhere.
+        tally: counts to go on with, of other assets.
 
     Returns:
         Counts; they add up to partitions times checks, whatever happens.
     """
-    tally = Tally()
+    tally = Tally() if tally is None else tally
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for start in range(0, len(partition_keys), _TOGETHER):
             keys = partition_keys[start : start + _TOGETHER]

@@ -52,12 +52,13 @@ def check(
     from geo_assets.checking.catalogue import checks_of  # noqa: PLC0415
     from geo_assets.checking.many import choose, look  # noqa: PLC0415
 
-    checks = checks_of(asset, only or ())
     found: list[Looked] = []
-    with open_machine() as machine, open_instance() as instance:
-        import dagster as dg  # noqa: PLC0415 - loaded by the instance anyway
+    with open_machine() as machine:
+        checks = checks_of(machine.registry, asset, only or ())
+        with open_instance() as instance:
+            import dagster as dg  # noqa: PLC0415 - loaded by the instance anyway
 
-        known = instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset))
+            known = instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset))
         chosen = choose(known, keys=keys or (), prefix=prefix, sample=sample)
         try:
             tally = look(machine, checks, chosen, on_found=found.extend)

@@ -1,6 +1,6 @@
 """What a source does with a name: which job, and with which parameters.
 
-What belongs here: :func:`grain`, :func:`parameters_for`, and the check of sources against the workflows there are.
+What belongs here: :func:`grain_of`, :func:`parameters_for`, and the check of sources against the workflows there are.
 What does not: which names match (``source``), and queueing (``turn``).
 """
 
@@ -16,7 +16,7 @@ from geo_assets.errors import ParameterError, SettingsError
 from geo_assets.sources.globs import are_disjoint
 from geo_assets.sources.source import Source
 
-__all__ = ["check_sources", "grain", "parameters_for"]
+__all__ = ["check_sources", "grain", "grain_of", "parameters_for"]
 
 _CONTAINER, _BLOB, _TABLE = "container_name", "blob_name", "table_name"
 
@@ -27,14 +27,20 @@ def grain(source: Source, binding: Binding) -> Literal["blob", "container"]:
     Raises:
         ParameterError: the workflow is about neither.
     """
+    found = grain_of(binding)
+    if found is None:
+        raise ParameterError(
+            f"source '{source.name}': the workflow {binding.job_type} takes neither a container nor a blob: it cannot"
+            " be given what a container holds"
+        )
+    return found
+
+
+def grain_of(binding: Binding) -> Literal["blob", "container"] | None:
+    """What a job of a workflow is about, as far as sources go; ``None``: no source can feed it."""
     if binding.key_parameter == _CONTAINER:
         return "container"
-    if binding.partition_set == "raster_blobs" or _BLOB in _declared(binding):
-        return "blob"
-    raise ParameterError(
-        f"source '{source.name}': the workflow {binding.job_type} takes neither a container nor a blob: it cannot"
-        " be given what a container holds"
-    )
+    return "blob" if binding.partition_set == "raster_blobs" or _BLOB in _declared(binding) else None
 
 
 def parameters_for(source: Source, binding: Binding, name: str) -> dict[str, Any]:

@@ -25,8 +25,8 @@ def verdicts() -> Verdicts:
     def look_at(machine: CoreMachine, asset: str, name: str) -> dict[str, str]:
         found: list[Looked] = []
         key = str(encode_partition_key(name))
-        tally = look(machine, checks_of(asset), [key], on_found=found.extend)
-        assert tally.total == len(found) == len(checks_of(asset))
+        tally = look(machine, checks_of(machine.registry, asset), [key], on_found=found.extend)
+        assert tally.total == len(found) == len(checks_of(machine.registry, asset))
         return {one.check.name: f"{one.verdict}: {one.sentence}" for one in found}
 
     return look_at

@@ -3,13 +3,18 @@
 What belongs here: choosing, counting, trouble with one partition.  What does not: the checks themselves.
 """
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
 from geo_assets.checking.catalogue import CHECKS, checks_of
+from geo_assets.checking.finding import Evidence
 from geo_assets.checking.many import Looked, choose, look
+from geo_assets.coremachine.binding import bind, registry_of
+from geo_assets.coremachine.contract import Workflow, WorkflowParameters
 from geo_assets.errors import NotFoundError, ParameterError, StoreUnavailableError
+from geo_assets.jobs import WORKFLOWS
 from tests.jobs.bench import Bench
 
 KNOWN = ["bronze/a.tif", "bronze/b/c.tif", "bronze/b/d%2Ce.tif", "silver/a.tif"]
@@ -29,14 +34,57 @@ def test_partitions_are_chosen_by_name_beginning_or_chance() -> None:
 
 
 def test_what_cannot_be_chosen_is_said() -> None:
+    registry = registry_of([bind(workflow) for workflow in WORKFLOWS])
     with pytest.raises(NotFoundError, match=r"never materialized.*: bronze/x\.tif and 1 more"):
         choose(KNOWN, keys=["bronze/x.tif", "bronze/a.tif", "y"])
     with pytest.raises(ParameterError, match="at least one"):
         choose(KNOWN, sample=0)
     with pytest.raises(ParameterError, match=r"'hello' has no checks.*cog, raster_stac_item"):
-        checks_of("hello")
+        checks_of(registry, "hello")
     with pytest.raises(ParameterError, match="cog has no check 'item_valid'; it has cog_valid"):
-        checks_of("cog", ["item_valid"])
+        checks_of(registry, "cog", ["item_valid"])
+
+
+class Digest(Workflow):
+    """A team's own workflow about a blob, which a source can feed."""
+
+    job_type = "digest"
+    asset = "digest"
+    partition_set = "digests"
+    description = "Digests a blob"
+    stages: ClassVar = [{"number": 1, "name": "s", "task_type": "digest", "parallelism": "single"}]
+    handlers: ClassVar = {"digest": lambda params: {"success": True, "result": params}}
+
+    class Parameters(WorkflowParameters):
+        """Which."""
+
+        container_name: str
+        blob_name: str
+
+    @classmethod
+    def create_tasks_for_stage(cls, *_: Any, **__: Any) -> list[dict[str, Any]]:
+        """None: it is not run here."""
+        return []
+
+
+def test_a_teams_own_asset_has_the_check_that_its_source_reports_to(bench: Bench) -> None:
+    registry = registry_of([bind(workflow) for workflow in (*WORKFLOWS, Digest)])
+    (check,) = checks_of(registry, "digest")
+    assert check.name == "source_present"
+    folder = bench.containers / "inbox"
+    folder.mkdir(parents=True)
+    (folder / "a.bin").write_bytes(b"x")
+
+    def said(*attempts: Any) -> str:
+        return check.look(
+            Evidence(machine=bench.machine, asset="digest", partition_key="k", attempts=attempts)
+        ).description
+
+    made = SimpleNamespace(parameters={"container_name": "inbox", "blob_name": "a.bin"})
+    assert said(made) == "inbox/a.bin: there"
+    (folder / "a.bin").unlink()
+    assert said(made).startswith("inbox/a.bin is gone from its container")
+    assert said().startswith("no finished job is on record")
 
 
 def test_every_check_says_what_it_looks_at_and_what_to_do() -> None:
@@ -71,7 +119,8 @@ def test_counts_add_up_whatever_happens(bench: Bench) -> None:
         f"bronze/{number}.tif" for number in range(120)
     ]
     found: list[Looked] = []
-    tally = look(bench.machine, checks_of("cog", ["source_present"]), keys, on_found=found.extend)
+    checks = checks_of(bench.machine.registry, "cog", ["source_present"])
+    tally = look(bench.machine, checks, keys, on_found=found.extend)
     assert tally.by_check == {"source_present": {"passed": 1, "warned": 121, "not looked at": 2}}
     assert (tally.partitions, tally.total, len(found)) == (124, 124, 124)
     assert [one.partition_key for one in found] == keys
