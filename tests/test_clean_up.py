@@ -553,6 +553,7 @@ def test_the_job_shows_what_went_as_a_table_and_runs_by_itself(place: Place, reg
     defs = build_clean_up(place.machine.settings, registry)
     (schedule,) = defs.schedules or ()
     assert isinstance(schedule, dg.ScheduleDefinition)
+    assert schedule.name == "clean_up_daily"  # as the other schedules are called
     assert (schedule.cron_schedule, schedule.default_status.value) == ("17 3 * * *", "RUNNING")
     machine = core_machine_resource(registry, open_services)
     job = dg.Definitions.merge(defs, dg.Definitions(resources={MACHINE: machine})).resolve_job_def("clean_up")

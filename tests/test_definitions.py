@@ -47,7 +47,6 @@ def test_automation_waits_for_listings_only_and_is_off_at_first() -> None:
     sensor = defs.resolve_sensor_def("container_automation")
     assert isinstance(sensor, dg.AutomationConditionSensorDefinition)
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
-    assert by_key["container_contents"].freshness_policy is not None
 
 
 @pytest.fixture
@@ -88,6 +87,22 @@ def test_every_workflow_asset_has_a_job_a_submit_job_and_a_check() -> None:
     for job_type, spec in workflows.items():
         assert {job_type, f"submit_{job_type}"} <= jobs
         assert spec.key.to_user_string() in checks
+
+
+def test_whatever_is_told_that_its_blob_is_gone_has_the_check_that_shows_it() -> None:
+    checks = {key.asset_key for key in defs.resolve_asset_graph().asset_check_keys if key.name == "source_present"}
+    told = {"raster_blobs", "vector_tables"}
+    assert checks == {spec.key for spec in SPECS if getattr(spec.partitions_def, "name", None) in told}
+
+
+def test_what_has_a_freshness_policy_is_kept_fresh_from_the_start() -> None:
+    """Where nothing runs by itself, an asset that was made once would be overdue for ever."""
+    fresh = {spec.key for spec in SPECS if spec.freshness_policy is not None}
+    assert fresh == {dg.AssetKey("reconciliation")}
+    schedules = defs.get_repository_def().schedule_defs
+    running = [one for one in schedules if one.default_status is dg.DefaultScheduleStatus.RUNNING]
+    kept = {key for one in running for key in defs.resolve_job_def(one.job_name).asset_layer.selected_asset_keys}
+    assert fresh <= kept
 
 
 # --- lineage -----------------------------------------------------------------------------------------------------
@@ -209,6 +224,9 @@ def test_a_source_says_where_it_lies_what_matches_and_what_becomes_of_it() -> No
             "https://a.example.org/c/",
         ),
         ({"azure_connection_string": "AccountName=acc;AccountKey=canary=="}, "https://acc.blob.core.windows.net/c/"),
+        ({"azure_connection_string": "accountname=acc; EndpointSuffix=example.cn"}, "https://acc.blob.example.cn/c/"),
+        ({"azure_connection_string": "UseDevelopmentStorage=true"}, "http://127.0.0.1:10000/devstoreaccount1/c/"),
+        ({"azure_connection_string": "canary"}, None),
         ({}, None),
     ],
 )

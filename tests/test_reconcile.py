@@ -704,6 +704,7 @@ def test_the_asset_shows_the_counts_warns_and_repairs(house: House) -> None:
     check, shown = run()
     assert (check.passed, check.severity, check.description) == (False, dg.AssetCheckSeverity.WARN, "2 things disagree")
     assert {record.data["repair"] for record in shown["findings"].records} == {"planned"}
+    assert "[job reconcile](/guess/reconcile)" in shown["geo/what_to_do"].value  # /jobs/… is the list of all jobs
     check, shown = run(repair=True, only=["storage"])
     assert {record.data["repair"] for record in shown["findings"].records} == {"queued"}
     assert house.ledger.audits()[0].who.startswith("run ")

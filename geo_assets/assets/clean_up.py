@@ -76,7 +76,7 @@ def build_clean_up(settings: Settings, registry: Registry, sources: Sequence[Sou
         remove()
 
     schedule = dg.ScheduleDefinition(
-        name="clean_up_schedule",
+        name="clean_up_daily",
         job=clean_up_job,
         cron_schedule=settings.clean_up_cron,
         execution_timezone="UTC",

@@ -3,15 +3,15 @@
 What belongs here: adding it to finished assets, and the one sensor of automation conditions.  What does not: external
 assets (``sources``), checks (``checks``), and what workflows say of themselves (``geo_assets.jobs``).
 
-Conditions and freshness stand on assets whose partitions are containers only: on blobs and tables, each update would
-be a run of its own.  Changes of those travel through the ledger (docs/assets.md).
+Conditions stand on assets whose partitions are containers only: on blobs and tables, each update would be a run of its
+own.  Changes of those travel through the ledger (docs/assets.md).  None of them has a freshness policy: containers
+that nobody lists, as their source looks within its ticks, would be overdue for ever.
 """
 
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,6 @@ CONTAINER_PARTITIONS = "containers"
 _FOLLOWS = "container_contents"
 """The asset whose update is what the automated ones wait for."""
 _AUTOMATED = ("container_summary", "container_stac_items")
-_WARN, _FAIL = timedelta(days=7), timedelta(days=30)
-"""Age of the latest listing of any container that is worth a look."""
 
 _LISTING_COLUMNS = (
     ("name", "string", "Path in the container."),
@@ -95,8 +93,6 @@ def _is_ours(workflow: type) -> bool:
 def _conditions(binding: Binding) -> Mapping[str, Any]:
     if binding.partition_set != CONTAINER_PARTITIONS:
         return {}
-    if binding.asset == _FOLLOWS:
-        return {"freshness_policy": dg.FreshnessPolicy.time_window(fail_window=_FAIL, warn_window=_WARN)}
     if binding.asset not in _AUTOMATED or _FOLLOWS not in binding.asset_deps:
         return {}
     # of all upstreams only the listing: a catalogued container updates its blobs' items, which would start it again

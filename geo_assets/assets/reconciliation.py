@@ -43,7 +43,7 @@ class ReconcileConfig(dg.Config):
 
 
 def build_reconciliation(settings: Settings, registry: Registry) -> dg.Definitions:
-    """The asset, its check, its job and its schedule, which is off until somebody switches it on."""
+    """The asset, its check, its job, and the schedule that keeps it fresh."""
     del settings  # those of the run count
     assets = sorted({binding.asset for binding in registry.values() if binding.publishes})
 
@@ -106,7 +106,12 @@ def build_reconciliation(settings: Settings, registry: Registry) -> dg.Definitio
         tags=JOB_TAGS,
     )
     schedule = dg.ScheduleDefinition(
-        name=f"{_JOB}_daily", job=job, cron_schedule=_EVERY_NIGHT, execution_timezone="UTC"
+        name=f"{_JOB}_daily",
+        job=job,
+        cron_schedule=_EVERY_NIGHT,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Compares everything once a day and changes nothing.",
     )
     return dg.Definitions(assets=[reconciliation], jobs=[job], schedules=[schedule])
 
@@ -149,9 +154,9 @@ def _metadata(found: Mapping[str, Any], mended: Sequence[Mapping[str, Any]], *, 
         "geo/what_to_do": None
         if not outcomes["planned"]
         else dg.MetadataValue.md(
-            f"run the [job {_JOB}](/jobs/{_JOB}) with `repair: true`, or `geo-assets reconcile --repair --execute`"
+            f"run the [job {_JOB}](/guess/{_JOB}) with `repair: true`, or `geo-assets reconcile --repair --execute`"
         ),
-        "geo/failed_jobs": dg.MetadataValue.md("[runs](/runs) · [retry_failed](/jobs/retry_failed)")
+        "geo/failed_jobs": dg.MetadataValue.md("[runs](/runs) · [retry_failed](/guess/retry_failed)")
         if executed
         else None,
     }

@@ -5,7 +5,6 @@ browser (``geo_assets.report_server``).
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -44,9 +43,6 @@ def build_report(settings: Settings, registry: Registry, sources: Sequence[Sourc
         description="The catalog as one page that works offline: a map of all footprints, counts, growth over time,"
         " failures by reason, the biggest datasets. It is written to the container of GEO_ASSETS_REPORT_CONTAINER.",
         required_resource_keys={MACHINE},
-        freshness_policy=dg.FreshnessPolicy.time_window(
-            fail_window=timedelta(days=2), warn_window=timedelta(days=1, hours=2)
-        ),
     )
     def catalog_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         machine = machine_of(context)
@@ -63,7 +59,11 @@ def build_report(settings: Settings, registry: Registry, sources: Sequence[Sourc
     # a job of the name of the asset's op would be another definition of it
     job = dg.define_asset_job(f"draw_{_NAME}", selection=[catalog_report], description="Draw the catalog report anew.")
     schedule = dg.ScheduleDefinition(
-        name=f"{_NAME}_daily", job=job, cron_schedule=_EVERY_MORNING, execution_timezone="UTC"
+        name=f"{_NAME}_daily",
+        job=job,
+        cron_schedule=_EVERY_MORNING,
+        execution_timezone="UTC",
+        description="Draws the report each morning. Off until you switch it on: it writes to your storage.",
     )
     return dg.Definitions(assets=[catalog_report], jobs=[job], schedules=[schedule])
 

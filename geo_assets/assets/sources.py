@@ -5,10 +5,11 @@ What belongs here: their specs.  What does not: what a source is (``geo_assets.s
 """
 
 from collections.abc import Sequence
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import dagster as dg
 
+from geo_assets.errors import SettingsError
 from geo_assets.redaction import redact
 from geo_assets.settings import Settings, get_settings
 from geo_assets.sources.source import Source
@@ -76,21 +77,21 @@ def _spec(source: Source, settings: Settings) -> dg.AssetSpec:
 def container_uri(settings: Settings, container: str, prefix: str = "") -> str | None:
     """Where a container lies, without query or credentials; ``None`` where the settings alone do not say."""
     if settings.blob_store == "local":
-        base: str | None = settings.blob_root_path.as_uri()
+        base = settings.blob_root_path.as_uri()
+    elif settings.blob_store == "azure":
+        try:
+            base = _account(settings)
+        except SettingsError:  # whoever opens the store is told
+            return None
     else:
-        base = _azure_endpoint(settings) if settings.blob_store == "azure" else None
-    return None if base is None else redact(f"{base}/{quote(container)}/{quote(prefix)}")
+        return None
+    return redact(f"{base}/{quote(container)}/{quote(prefix)}")
 
 
-def _azure_endpoint(settings: Settings) -> str | None:
-    secret = settings.azure_connection_string
-    text = secret.get_secret_value() if secret is not None else ""
-    named = {key: value for key, separator, value in (part.partition("=") for part in text.split(";")) if separator}
-    account = named.get("AccountName") or settings.azure_account
-    given = named.get("BlobEndpoint") or settings.azure_endpoint
-    if given is None:
-        suffix = named.get("EndpointSuffix", "core.windows.net")
-        return f"https://{account}.blob.{suffix}" if account else None
-    parts = urlsplit(given)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+def _account(settings: Settings) -> str:
+    from geo_assets.stores.azure_access import AzureAccess  # noqa: PLC0415 - with the Azure SDK, where it is wanted
+
+    given = settings.azure_connection_string
+    if given is not None:
+        return AzureAccess.of_connection_string(given.get_secret_value()).endpoint
+    return AzureAccess.of_account(settings.azure_account, endpoint=settings.azure_endpoint).endpoint

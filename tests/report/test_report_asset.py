@@ -80,4 +80,4 @@ def test_it_stands_below_the_items_and_runs_by_itself_only_where_somebody_wants_
         assert isinstance(mapping, dg.AllPartitionMapping)
     schedule = defs.resolve_schedule_def("catalog_report_daily")
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
-    assert graph.get(REPORT).freshness_policy is not None
+    assert graph.get(REPORT).freshness_policy is None  # it would be overdue where nobody switched the schedule on
