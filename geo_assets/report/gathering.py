@@ -44,7 +44,7 @@ _MOST_COLLECTIONS = 1000
 _MOST_VALUES = 200
 _NOT_ACQUIRED = frozenset({"blob date", "cataloguing", "load", "first catalogued"})
 """Sources of a date that say nothing about when a dataset was taken."""
-_LINKED = frozenset({"http", "https", "file"})
+_LINKED = frozenset({"http", "https"})
 
 
 def gather(
@@ -94,7 +94,7 @@ def gather(
                 queue=_queue(ledger),
                 sources=_sources(ledger, containers_of_sources),
             )
-    return replace(report, problems=tuple(problems))
+    return replace(report, problems=tuple((part, _without_folders(settings, why)) for part, why in problems))
 
 
 @contextmanager
@@ -106,16 +106,26 @@ def _part(name: str, problems: list[tuple[str, str]]) -> Iterator[None]:
         problems.append((name, " ".join(redact(str(error)).split())[:500]))
 
 
+# The page may be mailed: paths of this machine are nobody's business, and lead nowhere elsewhere
+
+
+def _without_folders(settings: Settings, text: str) -> str:
+    ours = (settings.blob_root_path, settings.catalog_path, settings.tables_path, settings.home_path)
+    for path in sorted({str(one) for one in ours}, key=len, reverse=True):
+        text = text.replace(path, f"…/{path.rpartition('/')[2]}")
+    return text
+
+
 def _stores(settings: Settings) -> tuple[tuple[str, str], ...]:
     blobs = {
-        "local": f"the folder {settings.blob_root_path}",
+        "local": "local folders",
         "azure": f"Azure Blob Storage {settings.azure_account or _host(settings.azure_endpoint)}".rstrip(),
         "memory": "in memory",
     }[settings.blob_store]
-    catalog = f"the static STAC catalog {settings.catalog_path}"
+    catalog = "a static STAC catalog in files"
     if settings.catalog_url is not None:
         catalog = f"pgSTAC in {_database(settings.catalog_url.get_secret_value())}"
-    tables = f"the folder {settings.tables_path}"
+    tables = "GeoParquet files"
     if settings.tables_url is not None:
         tables = f"PostGIS in {_database(settings.tables_url.get_secret_value())}"
     return (
@@ -136,6 +146,8 @@ def _database(url: str) -> str:
         parsed = make_url(url)
     except (sa.exc.ArgumentError, ValueError):
         return "a database"
+    if parsed.host is None:
+        return {"sqlite": "SQLite", "postgresql": "PostgreSQL"}.get(parsed.get_backend_name(), "a database")
     where = "/".join(part for part in (parsed.host, parsed.database) if part)
     return where or "a database"
 

@@ -123,6 +123,7 @@ def test_a_store_that_is_away_leaves_the_rest(tmp_path: Path) -> None:
     assert "127.0.0.1/stac" in dict(report.problems)["catalog"]
     assert report.containers == 0
     assert "canary-secret" not in repr(report)
+    assert str(tmp_path) not in repr(report)
 
 
 def test_one_damaged_item_costs_its_collection_only(tmp_path: Path) -> None:
@@ -137,6 +138,7 @@ def test_one_damaged_item_costs_its_collection_only(tmp_path: Path) -> None:
     ((part, why),) = report.problems
     assert part == "collection cogs"
     assert "is damaged" in why
+    assert str(tmp_path) not in why
 
 
 def test_sources_show_their_entries_their_last_look_and_their_container(tmp_path: Path) -> None:
