@@ -54,7 +54,7 @@ def tell_presence(
     until = time.monotonic() + seconds
     gone = back = 0
     assets = {one.asset for one in machine.registry.values() if one.partition_set == binding.partition_set}
-    pending = register.untold(limit=limit, assets=assets)
+    pending = register.untold(limit=limit, assets=assets) if seconds > 0 else []
     shown = _shown(instance, assets) if pending else {}
     for start in range(0, len(pending), _BATCH):
         if time.monotonic() > until:

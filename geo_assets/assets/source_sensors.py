@@ -23,6 +23,9 @@ __all__ = ["build_source_sensors"]
 
 _INTERVAL = 30
 """Longest pause between ticks: what waits has its turn then, whether or not a look is due."""
+_SECONDS = 50.0
+"""How long a tick may take; Dagster ends it after 60."""
+_TELL_SECONDS = 8.0
 _CURSOR = 1
 _SENSOR = "source_"
 
@@ -48,9 +51,11 @@ def _sensor(source: Source, registry: Registry) -> dg.SensorDefinition:
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         machine = machine_of(context)
+        ends = time.monotonic() + _SECONDS
         configured = _configured(context, source)
         ticked = tick(machine, source, due=_is_due(context.cursor, source), configured=configured)
-        gone, back = tell_presence(machine, context.instance, source, configured=configured)
+        left = min(ends - time.monotonic(), _TELL_SECONDS)
+        gone, back = tell_presence(machine, context.instance, source, seconds=left, configured=configured)
         texts = [ticked.text] if ticked.text else []
         if gone or back:
             texts.append(f"partitions told: {gone:,} gone, {back:,} back")

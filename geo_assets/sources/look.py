@@ -26,6 +26,7 @@ from geo_assets.containers.listing_store import ListingInfo
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import GeoAssetsError, LedgerUnavailableError, LookOvertakenError, LookTooLongError
 from geo_assets.redaction import redact
+from geo_assets.sources.deadline import items_until
 from geo_assets.sources.register import (
     BATCH,
     FOLDER,
@@ -41,9 +42,11 @@ from geo_assets.sources.source import Source
 __all__ = ["Look", "listing_prefix", "look"]
 
 _FRAME = 20_000
-"""Rows after which the clock is looked at."""
+"""Rows that are taken over at a time."""
 _WRITE_SECONDS = 10.0
 """How long a look that has a limit may write; the next one writes the rest."""
+_SECONDS = 48.0
+"""How long such a look may take in all."""
 _MANY = 100
 """Entries that do not vanish at once without a second look."""
 _STALE = timedelta(minutes=5)
@@ -169,14 +172,15 @@ class _Comparison:
         stream = EntryStream(
             machine.services["blobs"], self.source.container, blob_filter=BlobFilter(prefix=within), rows=_FRAME
         )
-        for entries in stream:
-            if seconds is not None and time.monotonic() - self.clock > seconds:
-                msg = (
-                    f"listing the container '{self.source.container}' for source '{self.source.name}' takes longer than"
-                    f" {seconds:g} s (GEO_ASSETS_LOOK_SECONDS); a run lists it from now on"
-                )
-                raise LookTooLongError(msg)
-            self.there.add(entries.select(*ENTRY_SCHEMA))
+        try:
+            for entries in stream if seconds is None else items_until(stream, self.clock + seconds):
+                self.there.add(entries.select(*ENTRY_SCHEMA))
+        except TimeoutError:
+            msg = (
+                f"listing the container '{self.source.container}' for source '{self.source.name}' takes longer than"
+                f" {seconds:g} s (GEO_ASSETS_LOOK_SECONDS); a run lists it from now on"
+            )
+            raise LookTooLongError(msg) from None
         self._read_known(listing_prefix(self.prefix))
 
     def read_listing(self, machine: CoreMachine, listing: ListingInfo) -> None:
@@ -199,7 +203,8 @@ class _Comparison:
     # --- comparing ---------------------------------------------------------------------------------------------
 
     def compare_and_write(self, *, limited: bool) -> Look:
-        self.write_until = time.monotonic() + _WRITE_SECONDS if limited else None
+        if limited:
+            self.write_until = min(time.monotonic() + _WRITE_SECONDS, self.clock + _SECONDS)
         live = 0
         for bucket in buckets_of(self.there, self.known):
             entries = self._entries(self.there.read(bucket))

@@ -142,12 +142,12 @@ def _turn(
         turned = turn(machine, source, seconds=seconds, configured=configured)
     except LedgerUnavailableError:
         raise
-    except TransientError as error:  # another daemon was faster, or the store is away
+    except TransientError as error:  # another daemon was faster
         texts.append(redact(str(error)))
         return Turned()
     if turned.taken:
         jobs = "" if turned.jobs == turned.queued else f" in {_number(turned.jobs, 'job')}"
-        missing = f", {turned.missing:,} that cannot be read now" if turned.missing else ""
+        missing = f", {turned.missing:,} that cannot be read now ({turned.problem})" if turned.missing else ""
         texts.append(f"{turned.queued:,} queued{jobs}, {turned.refused:,} refused{missing}")
     return turned
 

@@ -9,7 +9,6 @@ as it was read.  So a daemon that dies has queued an entry or has not, and two t
 
 import time
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -24,9 +23,11 @@ from geo_assets.errors import (
     LookOvertakenError,
     NotFoundError,
     ParameterError,
+    TransientError,
     UnsupportedNameError,
 )
 from geo_assets.redaction import redact
+from geo_assets.sources.deadline import answers_until
 from geo_assets.sources.register import Entry, EntryState, LastLook, Mark, Register
 from geo_assets.sources.rules import grain, parameters_for
 from geo_assets.sources.source import Source
@@ -49,11 +50,18 @@ class Turned:
     queued: int = 0
     refused: int = 0
     missing: int = 0
-    """Not there any more, not whole, or not to be read; the next look says what they are."""
+    """Not there any more, or not to be read now; they wait, and keep nobody else."""
+    problem: str = ""
+    """What one of the missing ones met."""
     jobs: int = 0
     """Jobs submitted: one an entry, or one for the container."""
     note: str = ""
     """Why more did not get their turn, where something holds them back."""
+
+    @property
+    def settled(self) -> int:
+        """Entries that wait no more."""
+        return self.queued + self.refused
 
 
 def turn(
@@ -76,7 +84,7 @@ def turn(
     Raises:
         UnknownJobTypeError: there is no such workflow.
         ParameterError: the workflow can be given neither a blob nor a container.
-        TransientError: the ledger or the store cannot be reached; what was not queued waits.
+        TransientError: the ledger cannot be reached, or somebody else was faster; what was not queued waits.
     """
     register = Register(machine.ledger, source.name, configured=configured)
     last = register.last_look()
@@ -88,7 +96,7 @@ def turn(
         return Turned(note=note)
     work = _Turn(machine, source, binding, register, last)
     done = work.container() if grain(source, binding) == "container" else work.entries(room, time.monotonic() + seconds)
-    return replace(done, note=done.note or (note if done.taken >= room else ""))
+    return replace(done, note=done.note or (note if done.settled >= room else ""))
 
 
 def _room(register: Register, source: Source, limit: int) -> tuple[int, str]:
@@ -102,6 +110,14 @@ def _room(register: Register, source: Source, limit: int) -> tuple[int, str]:
         rooms.append((source.per_minute - recent, f"per_minute is {source.per_minute:,}"))
     # of equal ones that which somebody set
     return min(reversed(rooms), key=lambda room: room[0])
+
+
+@dataclass(frozen=True)
+class _NoJob:
+    """Why there is no job of an entry: for good, until it changes, or now."""
+
+    reason: str
+    for_good: bool
 
 
 class _Turn:
@@ -123,35 +139,37 @@ class _Turn:
     def entries(self, room: int, until: float) -> Turned:
         done = Turned()
         after = 0
-        while done.taken < room and time.monotonic() < until:
-            some = self.register.ready(seen_before=self.seen_before, after=after, limit=min(_CHUNK, room - done.taken))
+        while done.settled < room and time.monotonic() < until:
+            limit = min(_CHUNK, room - done.settled)
+            some = self.register.ready(seen_before=self.seen_before, after=after, limit=limit)
             if not some:
                 return done
             after = some[-1].sequence
-            done = self._queue(some, done)
+            done = self._queue(some, done, until)
         late = time.monotonic() >= until
         return replace(done, note="the rest is for the next tick") if late else done
 
-    def _queue(self, entries: Sequence[Entry], done: Turned) -> Turned:
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            # a dataset of several blobs takes the store some requests
-            several = [entry for entry in entries if not entry.is_single_blob]
-            asked = dict(zip(several, pool.map(self._prepared, several), strict=True))
-        prepared = [(entry, asked[entry] if entry in asked else self._prepared(entry)) for entry in entries]
+    def _queue(self, entries: Sequence[Entry], done: Turned, until: float) -> Turned:
+        # a dataset of several blobs takes the store some requests, which it may never answer
+        several = [entry for entry in entries if not entry.is_single_blob]
+        asked = answers_until(self._prepared, several, until, at_once=_AT_ONCE)
+        in_time = [entry for entry in entries if entry.is_single_blob or entry in asked]
+        prepared = [(entry, asked[entry] if entry in asked else self._prepared(entry)) for entry in in_time]
         jobs, marks = self._without_rivals(prepared)
-        missing = len(entries) - len(marks)
         if marks:
             self._write(jobs, marks)
+        missing = [new.reason for _, new in prepared if isinstance(new, _NoJob) and not new.for_good]
         return Turned(
-            taken=done.taken + len(entries),
+            taken=done.taken + len(in_time),
             queued=done.queued + len(jobs),
             refused=done.refused + len(marks) - len(jobs),
-            missing=done.missing + missing,
+            missing=done.missing + len(missing),
+            problem=done.problem or next(iter(missing), ""),
             jobs=done.jobs + len(jobs),
         )
 
-    def _prepared(self, entry: Entry) -> NewJob | str | None:
-        """The job of an entry; why there can be none; or ``None`` where its files cannot be asked for their version."""
+    def _prepared(self, entry: Entry) -> NewJob | _NoJob:
+        """The job of an entry."""
         try:
             new = prepare(
                 self.machine,
@@ -163,13 +181,13 @@ class _Turn:
                 source_version=entry.version if entry.is_single_blob else None,
                 source=self.source.name,
             )
-        except ParameterError as error:
-            return redact(str(error))[:1000]
-        except (NotFoundError, AccessDeniedError, UnsupportedNameError):
-            return None  # it waits, and keeps nobody else
+        except (ParameterError, UnsupportedNameError) as error:
+            return _NoJob(redact(str(error))[:1000], for_good=True)
+        except (NotFoundError, AccessDeniedError, TransientError) as error:
+            return _NoJob(redact(str(error))[:300], for_good=False)
         return replace(new, source_version=new.source_version or entry.version)
 
-    def _without_rivals(self, prepared: Sequence[tuple[Entry, NewJob | str | None]]) -> tuple[list[NewJob], list[Mark]]:
+    def _without_rivals(self, prepared: Sequence[tuple[Entry, NewJob | _NoJob]]) -> tuple[list[NewJob], list[Mark]]:
         """Jobs and marks; of names that would make the same partition, the first keeps it."""
         keys = [new.partition_key for _, new in prepared if isinstance(new, NewJob)]
         holders = {key: set(names) for key, names in self.register.holders(self.binding.asset, keys).items()}
@@ -177,10 +195,9 @@ class _Turn:
         marks: list[Mark] = []
         for entry, new in prepared:
             before = {"asset": entry.asset, "partition_key": entry.partition_key}
-            if new is None:
-                continue
-            if isinstance(new, str):
-                marks.append(Mark(entry=entry, state=EntryState.REFUSED, reason=new, **before))
+            if isinstance(new, _NoJob):
+                if new.for_good:
+                    marks.append(Mark(entry=entry, state=EntryState.REFUSED, reason=new.reason, **before))
                 continue
             own = {"asset": new.asset, "partition_key": new.partition_key}
             others = holders.setdefault(new.partition_key, set()) - {entry.name}

@@ -5,16 +5,24 @@ What belongs here: ``geo_assets.sources.turn``, and ticks that die at every poin
 """
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from geo_assets.coremachine.contract import JobStatus
 from geo_assets.coremachine.ledger import BULK_PRIORITY, INTERACTIVE_PRIORITY
 from geo_assets.coremachine.submission import submit
-from geo_assets.errors import AccessDeniedError, LookOvertakenError, ParameterError, ThrottledError
+from geo_assets.errors import (
+    AccessDeniedError,
+    LookOvertakenError,
+    ParameterError,
+    ThrottledError,
+    UnsupportedNameError,
+)
 from geo_assets.sources.look import look
 from geo_assets.sources.register import EntryState, LastLook, Register, Seen, forget
 from geo_assets.sources.source import Source
@@ -105,23 +113,76 @@ def test_a_dataset_that_vanished_since_the_look_is_left_to_the_next(watched: Wat
     assert look(watched.machine, VECTORS).removed == 1
 
 
-@pytest.mark.parametrize(("error", "text"), [(ThrottledError("slow down"), "slow down"), (AccessDeniedError("no"), "")])
-def test_a_store_that_is_away_while_datasets_are_queued_loses_nothing(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
-) -> None:
-    watched.put("roads.shp", "roads.shx", "roads.dbf", "zones.gpkg")
+SHAPES = [f"{name}{tail}" for name in ("a", "b", "c") for tail in (".shp", ".shx", ".dbf")]
 
-    def fails(*_: object) -> None:
-        raise error
+
+@pytest.mark.parametrize("error", [ThrottledError("slow down"), AccessDeniedError("slow down, it is yours")])
+def test_what_cannot_be_read_now_waits_and_keeps_nobody_else(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    watched.put(*SHAPES)
+    look(watched.machine, few := source(workflow="ingest_vector", max_active=3))
+    watched.put("x.gpkg", "y.gpkg", "z.gpkg")
+    real = watched.store.read_start
+
+    def fails(container: str, name: str, *rest: Any) -> Any:
+        if name != "b.shp":
+            raise error
+        return real(container, name, *rest)
 
     with monkeypatch.context() as patched:
         patched.setattr(watched.store, "read_start", fails)
+        found = tick(watched.machine, few)
+    assert "3 queued, 0 refused, 2 that cannot be read now (slow down" in found.text
+    assert found.turned.note == "max_active is 3"
+    queued = {name for name, state in watched.states().items() if state == "queued"}
+    assert queued == {"b.shp", "x.gpkg", "y.gpkg"}
+    watched.work()
+    tick(watched.machine, few)
+    assert set(watched.states().values()) == {"queued"}
+    assert len(watched.attempts()) == 6
+
+
+def test_a_dataset_that_can_never_be_opened_is_refused(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched.put(*SHAPES[:3])
+    look(watched.machine, VECTORS)
+
+    def fails(*_: object) -> None:
+        raise UnsupportedNameError("no such name can be opened")
+
+    monkeypatch.setattr(watched.store, "read_start", fails)
+    assert turn(watched.machine, VECTORS).refused == 1
+    assert watched.entries()["a.shp"].reason == "no such name can be opened"
+
+
+def test_a_store_that_never_answers_holds_nothing_up(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geo_assets.sources.tick._TURN_SECONDS", 0.3)
+    watched.machine.settings.__dict__["look_seconds"] = 0.3
+    forever = threading.Event()
+    real = watched.store.read_start
+
+    def never(*_: object, **__: object) -> Any:
+        forever.wait()
+        raise AccessDeniedError("too late")
+
+    def read_start(container: str, name: str, length: int) -> Any:
+        return never() if name == "a.shp" else real(container, name, length)
+
+    watched.put(*SHAPES)
+    look(watched.machine, VECTORS)
+    began = time.monotonic()
+    with monkeypatch.context() as patched:
+        patched.setattr(watched.store, "list_blobs", never)
+        patched.setattr(watched.store, "read_start", read_start)
         found = tick(watched.machine, VECTORS)
-    assert text in found.text
-    assert watched.states()["roads.shp"] == "waiting"
+    forever.set()
+    assert "takes longer than 0.3 s" in found.text
+    assert watched.states() == {"a.shp": "waiting", "b.shp": "queued", "c.shp": "queued"}
+    assert "1 waits (the rest is for the next tick)" in found.text
+    assert time.monotonic() - began < 5
+    assert watched.register().last_look().by_run
     tick(watched.machine, VECTORS)
-    assert watched.states() == {"roads.shp": "queued", "zones.gpkg": "queued"}
-    assert len(watched.attempts()) == 2
+    assert set(watched.states().values()) == {"queued"}
 
 
 def test_a_blob_has_to_be_seen_unchanged_for_a_while(watched: Watched) -> None:
