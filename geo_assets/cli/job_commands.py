@@ -23,10 +23,11 @@ from geo_assets.coremachine.contract import JobStatus, TaskStatus
 from geo_assets.coremachine.identity import key_prefix
 from geo_assets.coremachine.ledger import FAILED_STATUSES, Attempt, FailureGroup, Job, JobFilter, Ledger, TaskCounts
 from geo_assets.coremachine.reasons import group_of
+from geo_assets.coremachine.submission import failures_left_out
 from geo_assets.errors import JobNotFoundError
 from geo_assets.settings import get_settings
 
-__all__ = ["JobIdArgument", "TypeOption", "add_to", "failure_filter", "find_job"]
+__all__ = ["JobIdArgument", "TypeOption", "add_to", "failure_filter", "find_job", "note_gone"]
 
 JobIdArgument = Annotated[
     str, typer.Argument(metavar="JOB_ID", help="The job's id, or its first 8 or more characters.")
@@ -62,6 +63,9 @@ PrefixOption = Annotated[
 ]
 NewerOption = Annotated[
     str | None, typer.Option("--newer-than", metavar="AGE", help="Only since then: 90s, 15m, 2h, 1d12h, 2w.")
+]
+GoneOption = Annotated[
+    bool, typer.Option("--gone", help="Only those of blobs that their source has seen go, which are left out else.")
 ]
 OlderOption = Annotated[str | None, typer.Option("--older-than", metavar="AGE", help="Only before then.")]
 
@@ -103,6 +107,7 @@ def failure_filter(
     prefix: str | None,
     newer_than: str | None,
     older_than: str | None,
+    gone: bool,
 ) -> JobFilter:
     """The filter that ``failures`` and ``retry --failed`` share."""
     return JobFilter(
@@ -116,7 +121,14 @@ def failure_filter(
         prefix=key_prefix(prefix) if prefix else None,
         newer_than=parse_duration(newer_than) if newer_than is not None else None,
         older_than=parse_duration(older_than) if older_than is not None else None,
+        gone=gone,
     )
+
+
+def note_gone(ledger: Ledger | None, which: JobFilter) -> None:
+    """Say how many failures are left out, as their blobs are gone."""
+    if ledger is not None and (left := failures_left_out(ledger, which)):
+        note(f"{left:,} of blobs that are gone are left out; --gone takes those")
 
 
 # --- jobs ----------------------------------------------------------------------------------------------------------
@@ -358,6 +370,7 @@ def list_failures(  # noqa: PLR0913 - an argument an option
     prefix: PrefixOption = None,
     newer_than: NewerOption = None,
     older_than: OlderOption = None,
+    gone: GoneOption = False,
     by_reason: Annotated[bool, typer.Option("--by-reason", help="Count them by reason, and say how to retry.")] = False,
     limit: LimitOption = 100,
     as_json: JsonOption = False,
@@ -373,8 +386,10 @@ def list_failures(  # noqa: PLR0913 - an argument an option
         prefix=prefix,
         newer_than=newer_than,
         older_than=older_than,
+        gone=gone,
     )
     with existing_ledger() as ledger:
+        note_gone(ledger, which)
         if by_reason:
             counted = ledger.failures_by_reason(which) if ledger is not None else []
             others = {
@@ -387,6 +402,7 @@ def list_failures(  # noqa: PLR0913 - an argument an option
                 "--older-than": older_than,
             }
             words = [word for option, value in others.items() if value is not None for word in (option, value)]
+            words += ["--gone"] if gone else []
             _print_reasons(counted, limit, words, as_json=as_json)
             return
         jobs = ledger.jobs(which, limit=limit + 1 if limit else None) if ledger is not None else []

@@ -22,6 +22,7 @@ from rich.text import Text
 from geo_assets.cli.exits import FAILED, TIMED_OUT
 from geo_assets.cli.job_commands import (
     AssetOption,
+    GoneOption,
     GroupOption,
     NewerOption,
     OlderOption,
@@ -32,6 +33,7 @@ from geo_assets.cli.job_commands import (
     TypeOption,
     failure_filter,
     find_job,
+    note_gone,
 )
 from geo_assets.cli.job_fields import outcomes_of, status_fields
 from geo_assets.cli.opening import open_instance, open_machine
@@ -127,6 +129,7 @@ def retry(  # noqa: PLR0913 - an argument an option
     prefix: PrefixOption = None,
     newer_than: NewerOption = None,
     older_than: OlderOption = None,
+    gone: GoneOption = False,
     wait: WaitOption = False,
     timeout: TimeoutOption = None,
     verbose: VerboseOption = False,
@@ -135,10 +138,10 @@ def retry(  # noqa: PLR0913 - an argument an option
     """Queue a job again, or with --failed every job that needs attention."""
     if (job_id is None) != failed:
         raise ParameterError("give either a job id or --failed")
-    if job_id is not None and any((asset, reason, group, run, source, prefix, newer_than, older_than)):
+    if job_id is not None and any((asset, reason, group, run, source, prefix, newer_than, older_than, gone)):
         raise ParameterError(
-            "--asset, --reason, --group, --run, --source, --prefix, --newer-than and --older-than choose among --failed"
-            " jobs"
+            "--asset, --reason, --group, --run, --source, --prefix, --newer-than, --older-than and --gone choose among"
+            " --failed jobs"
         )
     with open_machine() as machine:
         if job_id is not None:
@@ -154,7 +157,9 @@ def retry(  # noqa: PLR0913 - an argument an option
                 prefix=prefix,
                 newer_than=newer_than,
                 older_than=older_than,
+                gone=gone,
             )
+            note_gone(machine.ledger, which)
             found = failed_jobs(machine, which)
             jobs = [job for job in found if job.job_type in machine.registry]
             if len(jobs) < len(found):

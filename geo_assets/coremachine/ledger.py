@@ -34,6 +34,7 @@ from geo_assets.coremachine.ledger_tables import (
     audit,
     claims,
     jobs,
+    source_entries,
     sources_of,
     tasks,
     to_json,
@@ -324,6 +325,8 @@ class JobFilter:
     """Of the run that the latest attempt belongs to."""
     newer_than: timedelta | None = None
     older_than: timedelta | None = None
+    gone: bool | None = None
+    """Whether the source that had the partition has seen its blob go; those of no source are not gone."""
 
 
 class FailureGroup(NamedTuple):
@@ -337,6 +340,8 @@ class FailureGroup(NamedTuple):
     """Partition key of one of them."""
 
 
+_GONE = "gone"
+"""State of an entry that a source no longer sees."""
 _WITH_RESULT = (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.FAILED)
 
 FAILED_STATUSES = (JobStatus.FAILED, JobStatus.COMPLETED_WITH_ERRORS, JobStatus.CANCELLED)
@@ -1856,7 +1861,7 @@ def _streamed(c: Connection, query: sa.Select[Any]) -> Iterator[sa.Row[Any]]:
 
 def _filtered(which: JobFilter) -> sa.Select[Any]:
     """The query of a filter, but for groups of reasons and long lists of keys."""
-    return jobs.select().where(*_of_partitions(which), *_of_attempts(which), *_of_time(which))
+    return jobs.select().where(*_of_partitions(which), *_of_attempts(which), *_of_time(which), *_of_sources(which))
 
 
 def _of_partitions(which: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
@@ -1886,6 +1891,16 @@ def _of_time(which: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
         yield jobs.c.updated_at >= _now() - which.newer_than
     if which.older_than is not None:
         yield jobs.c.updated_at < _now() - which.older_than
+
+
+def _of_sources(which: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
+    if which.gone is None:
+        return
+    said = source_entries.c
+    entry = sa.select(sa.literal(1)).where(said.asset == jobs.c.asset, said.partition_key == jobs.c.partition_key)
+    # another source may have it still
+    gone = sa.and_(entry.where(said.state == _GONE).exists(), ~entry.where(said.state != _GONE).exists())
+    yield gone if which.gone else ~gone
 
 
 def _job(row: sa.Row[Any]) -> Job:

@@ -20,7 +20,7 @@ from geo_assets.coremachine.identity import key_prefix, partition_keys_of
 from geo_assets.coremachine.ledger import Job, JobFilter, Wave
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.reasons import group_of
-from geo_assets.coremachine.submission import Answer, failed_jobs, retry_jobs, submit_keys
+from geo_assets.coremachine.submission import Answer, failed_jobs, failures_left_out, retry_jobs, submit_keys
 from geo_assets.errors import GeoAssetsError, ParameterError
 from geo_assets.settings import Settings
 
@@ -115,6 +115,12 @@ def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
             ),
             "newer_than_hours": _optional(float, "Only failures since then."),
             "older_than_hours": _optional(float, "Only failures before then."),
+            "gone": dg.Field(
+                bool,
+                is_required=False,
+                default_value=False,
+                description="Only those of blobs that their source has seen go, which are left out else.",
+            ),
         },
         out=dg.Out(dg.Nothing),
         required_resource_keys={MACHINE},
@@ -124,7 +130,8 @@ def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
         machine = machine_of(context)
         given: Mapping[str, Any] = context.op_config
         try:
-            found = failed_jobs(machine, _chosen(given))
+            which = _chosen(given)
+            found = failed_jobs(machine, which)
         except ParameterError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         jobs = [job for job in found if job.job_type in machine.registry]
@@ -136,6 +143,8 @@ def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
         metadata: dict[str, Any] = {"queued_again": len(answers), "reasons": _reasons_table(jobs)}
         if len(jobs) < len(found):
             metadata["left_out"] = f"{len(found) - len(jobs)} jobs: their workflows are not loaded here"
+        if gone := failures_left_out(machine.ledger, which):
+            metadata["blobs_gone"] = f"{gone:,} more are of blobs that are gone: set `gone` to queue those"
         for job_type, group in by_type.items():
             metadata.update(_submitted(machine, context.instance, machine.registry[job_type], group))
         yield dg.Output(None, metadata=metadata)
@@ -170,6 +179,7 @@ def _chosen(given: Mapping[str, Any]) -> JobFilter:
         reason_contains=given["reason_contains"],
         newer_than=_hours(given["newer_than_hours"]),
         older_than=_hours(given["older_than_hours"]),
+        gone=given["gone"],
     )
 
 

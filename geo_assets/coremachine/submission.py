@@ -21,6 +21,7 @@ from geo_assets.coremachine.ledger import (
     Decision,
     Job,
     JobFilter,
+    Ledger,
     NewJob,
     Submitted,
 )
@@ -255,6 +256,13 @@ def failed_jobs(machine: CoreMachine, which: JobFilter | None = None) -> list[Jo
     which = which or JobFilter()
     chosen = replace(which, statuses=which.statuses or FAILED_STATUSES)
     return machine.ledger.jobs(chosen, limit=None)
+
+
+def failures_left_out(ledger: Ledger, which: JobFilter) -> int:
+    """How many failures a filter leaves out for no other reason than that their blobs are gone."""
+    if which.gone is not False:
+        return 0
+    return sum(group.jobs for group in ledger.failures_by_reason(replace(which, gone=True)))
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from geo_assets.coremachine.identity import encode_partition_key
-from geo_assets.coremachine.ledger import Ledger
+from geo_assets.coremachine.ledger import JobFilter, Ledger
 from geo_assets.coremachine.ledger_tables import source_entries, source_looks
 from geo_assets.errors import GeoAssetsError
 from geo_assets.redaction import redact
@@ -90,7 +90,7 @@ def gather(
         if ledger is not None:
             report = replace(
                 report,
-                failures=ledger.failures_by_reason()[:_MOST_FAILURE_GROUPS],
+                failures=ledger.failures_by_reason(JobFilter(gone=False))[:_MOST_FAILURE_GROUPS],
                 queue=_queue(ledger),
                 sources=_sources(ledger, containers_of_sources),
             )

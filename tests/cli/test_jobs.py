@@ -1,10 +1,14 @@
 """Looking at jobs, cancelling and retrying them."""
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from geo_assets.cli.opening import open_ledger
 from geo_assets.coremachine.ledger import Ledger
+from geo_assets.coremachine.ledger_tables import source_entries
 from geo_assets.settings import get_settings
 from tests.cli.conftest import FAILING, Run
 
@@ -159,8 +163,35 @@ def test_failures_are_listed_counted_and_retried(run: Run) -> None:
     rest = run("retry", "--failed", "--json").json
     assert [answer["job_id"] for answer in rest] == [failures[1]["jobId"]]
     assert run("retry", "--failed", "--json").json == []
+    cancelled = run("cancel", job_id)
+    assert cancelled.status == 0
+    _let_its_blob_be_gone(failures[0])
+    left = run("retry", "--failed")
+    assert "1 of blobs that are gone are left out; --gone takes those" in left.stderr
+    assert "nothing to queue" in left.stderr
+    assert run("failures", "--json").json == []
+    assert [job["jobId"] for job in run("failures", "--gone", "--json").json] == [job_id]
+    (counted,) = run("failures", "--gone", "--by-reason", "--json").json
+    assert counted["retry"].endswith(" --gone")
+    assert [answer["job_id"] for answer in run("retry", "--failed", "--gone", "--json").json] == [job_id]
     ended = run("retry", "--failed", "--wait", "--json")  # nothing is failed any more, all of it waits
     assert (ended.status, ended.json) == (0, [])
+
+
+def _let_its_blob_be_gone(job: dict[str, Any]) -> None:
+    row = {
+        "source": "inbox",
+        "entry": "a",
+        "name": "a",
+        "size": 1,
+        "state": "gone",
+        "asset": job["asset"],
+        "partition_key": job["partitionKey"],
+        "seen_at": datetime.now(UTC),
+        "sequence": 1,
+    }
+    with open_ledger() as ledger:
+        ledger.write(lambda c: c.execute(source_entries.insert().values(**row)))
 
 
 def test_a_ledger_that_cannot_be_reached_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

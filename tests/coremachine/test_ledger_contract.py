@@ -8,7 +8,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -1098,6 +1098,17 @@ def test_jobs_are_listed_by_what_is_asked(ledger: Ledger) -> None:
     assert sorted(failures[1:]) == [("greetings", "a_b failed", 1, "key-3"), ("greetings", "cancelled", 1, "key-4")]
     assert sum(group.jobs for group in ledger.failures_by_reason(JobFilter(asset="greetings"))) == 4
     assert ledger.failures_by_reason(JobFilter(asset="farewells")) == []
+    entry = {"asset": "greetings", "size": 1, "seen_at": datetime.now(UTC), "sequence": 1}
+    seen = [("a", "key-1", "gone"), ("a", "key-2", "gone"), ("b", "key-2", "queued"), ("a", "key-3", "waiting")]
+    rows = [
+        {**entry, "source": source, "entry": key, "name": key, "partition_key": key, "state": state}
+        for source, key, state in seen
+    ]
+    ledger.write(lambda c: c.execute(source_entries.insert(), rows))
+    assert keys(gone=True) == {"key-1"}, "another source still has the second"
+    assert keys(gone=False) == keys() - {"key-1"}
+    assert ledger.failures_by_reason(JobFilter(gone=True)) == [("greetings", "Disk is FULL", 1, "key-1")]
+    assert sum(group.jobs for group in ledger.failures_by_reason(JobFilter(gone=False))) == 3
     assert ledger.status_counts() == {
         "greet": {"completed": 1, "failed": 2, "completed_with_errors": 1, "cancelled": 1, "processing": 1},
         "bid_farewell": {"processing": 1},

@@ -144,6 +144,7 @@ def test_a_run_says_which_failed_and_why_and_what_to_paste(defs: dg.Definitions,
         ({"source": "a_source"}, []),
         ({"run_id": "another"}, []),
         ({"keys": []}, []),
+        ({"gone": True}, []),
         ({}, TILES[:6]),
     ],
 )
