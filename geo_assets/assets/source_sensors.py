@@ -60,9 +60,13 @@ def _sensor(source: Source, registry: Registry) -> dg.SensorDefinition:
         if gone or back:
             texts.append(f"partitions told: {gone:,} gone, {back:,} back")
         changed = ticked.changed or bool(gone or back)
-        if changed and (warning := _too_many_keys(machine, context.instance, source)):
+        warning = _too_many_keys(machine, context.instance, source) if changed or ticked.looked else ""
+        if warning:
             texts.append(warning)
         text = "; ".join(texts) or "nothing waits, and no look is due"
+        if changed or warning or not ticked.is_quiet:
+            # where people look: the reason of a tick without runs is shown nowhere
+            context.log.info(text)
         return dg.SensorResult(
             skip_reason=text,
             cursor=_cursor(context.cursor, ticked),

@@ -22,7 +22,7 @@ from geo_assets.sources.look import Look, listing_prefix, look
 from geo_assets.sources.register import LastLook, Register
 from geo_assets.sources.source import Source
 
-__all__ = ["LISTING_JOB", "ask_for_listing", "listing_of", "take_listing", "take_listings", "was_lost"]
+__all__ = ["LISTING_JOB", "ask_for_listing", "listing_of", "seconds_taken", "take_listing", "take_listings", "was_lost"]
 
 LISTING_JOB = "list_container_contents"
 """Job type of what lists a container."""
@@ -63,6 +63,12 @@ def listing_of(machine: CoreMachine, source: Source, last: LastLook) -> Job | No
         return machine.ledger.job(last.listing_job, LISTING_JOB)
     except JobNotFoundError:
         return None
+
+
+def seconds_taken(job: Job | None) -> float:
+    """How long the last listing took that was made whole; 0 where there is none."""
+    result = job.result_data if job is not None else None
+    return float(((result or {}).get("execution_info") or {}).get("scan_duration_seconds") or 0)
 
 
 def was_lost(machine: CoreMachine, source: Source, last: LastLook, job: Job) -> bool:
@@ -108,7 +114,7 @@ def take_listing(machine: CoreMachine, source: Source, ended: Collection[str]) -
     info = machine.services["listings"].info(source.container, job.job_id)
     if info is None:
         return None
-    took = float(((job.result_data or {}).get("execution_info") or {}).get("scan_duration_seconds") or 0)
+    took = seconds_taken(job)
     began = info.listed_at - timedelta(seconds=took) - _MARGIN
     # what takes less than half the time that a tick has is done in one again
     by_run = took >= machine.settings.look_seconds / 2

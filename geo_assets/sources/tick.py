@@ -21,7 +21,7 @@ from geo_assets.errors import (
     TransientError,
 )
 from geo_assets.redaction import redact
-from geo_assets.sources.listings import ask_for_listing, listing_of, was_lost
+from geo_assets.sources.listings import ask_for_listing, listing_of, seconds_taken, was_lost
 from geo_assets.sources.look import Look, look
 from geo_assets.sources.register import EntryState, LastLook, Register
 from geo_assets.sources.source import Source
@@ -32,6 +32,8 @@ __all__ = ["Ticked", "tick"]
 _TICK_SECONDS = 50.0
 """How long a look and a turn may take together; Dagster ends a tick after 60."""
 _TURN_SECONDS = 20.0
+_REST = 10
+"""How many times as long as a listing by a run took there is none, so that it takes a tenth of the time at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,13 @@ class Ticked:
     turned: Turned
     counts: dict[EntryState, int]
     sequence: int
+    noted: bool = False
+    """Whether something is wrong, or under way."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody needs to read the text."""
+        return not (self.changed or self.noted or self.counts[EntryState.WAITING])
 
     @property
     def changed(self) -> bool:
@@ -85,6 +94,7 @@ def tick(
         turned=turned,
         counts=counts,
         sequence=register.last_look().sequence,
+        noted=found is None and bool(texts),
     )
 
 
@@ -126,12 +136,18 @@ def _by_run(machine: CoreMachine, source: Source, last: LastLook, texts: list[st
     if job is not None and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
         texts.append(f"the last listing of the container is {job.status.value}: {(job.error_details or '')[:300]}")
     ended = last.looked_at if job is None else max(filter(None, [last.looked_at, job.completed_at]), default=None)
-    rested = ended is None or datetime.now(UTC) - ended >= timedelta(seconds=source.every_seconds)
+    # what is listed by runs takes at least half the time that a tick has, failed listings included
+    took = max(seconds_taken(job), machine.settings.look_seconds / 2)
+    rest = timedelta(seconds=max(source.every_seconds, _REST * took))
+    rested = ended is None or datetime.now(UTC) - ended >= rest
     if job is None or rested or was_lost(machine, source, last, job):
         asked = ask_for_listing(machine, source)
         texts.append(f"a run is asked to list the container '{source.container}' (job {asked[:12]})")
     elif last.looked_at is not None:
-        texts.append(f"a run listed the container '{source.container}' at {last.looked_at:%Y-%m-%d %H:%M:%S} UTC")
+        texts.append(
+            f"a run listed the container '{source.container}' at {last.looked_at:%Y-%m-%d %H:%M:%S} UTC; one does so"
+            f" again after {rest.total_seconds():.0f} s"
+        )
     return True
 
 

@@ -15,6 +15,7 @@ from geo_assets.coremachine.ledger import JobFilter
 from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.errors import LookOvertakenError
 from geo_assets.sources import listings as listings_module
+from geo_assets.sources import tick as tick_module
 from geo_assets.sources.listings import ask_for_listing, take_listings
 from geo_assets.sources.look import look
 from geo_assets.sources.register import LastLook, Register
@@ -99,6 +100,10 @@ def test_the_next_listing_is_asked_for_when_it_is_time(listed: Listed, monkeypat
     listing_id = listed.last().listing_job
     assert "a run listed the container 'incoming' at " in tick(listed.machine, SCENES).text
     monkeypatch.setattr(Source, "every_seconds", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(tick_module, "seconds_taken", lambda _: 20.0)
+        assert "again after 200 s" in tick(listed.machine, SCENES).text, "a run takes a tenth of the time at most"
+    monkeypatch.setattr(tick_module, "_REST", 0)
     assert "a run is asked to list the container" in tick(listed.machine, SCENES).text
     assert listed.last().listing_job == listing_id
     listed.run()
@@ -180,6 +185,7 @@ def test_a_listing_that_failed_is_said_and_asked_for_again_in_time(
     listed.bench.ledger.cancel(job.job_type, job.job_id)
     assert "the last listing of the container is cancelled: " in tick(listed.machine, SCENES).text
     monkeypatch.setattr(Source, "every_seconds", 0)
+    monkeypatch.setattr(tick_module, "_REST", 0)
     assert "a run is asked" in tick(listed.machine, SCENES).text
     listed.run()
     assert listed.states() == {"a.tif": "waiting"}

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class Location:
         self.folder = self.machine.settings.blob_root_path / IN
         self.folder.mkdir(parents=True)
         self.cursor: str | None = None
+        self.logged: list[str] = []
 
     def tick(self, name: str = "scenes") -> Any:
         """One tick of a source's sensor, its cursor kept as the daemon does."""
@@ -55,8 +57,11 @@ class Location:
             resources=self.resources,
             repository_def=self.defs.get_repository_def(),
         )
+        handler = BufferingHandler(capacity=1000)
         with context:
+            context.log.addHandler(handler)
             ticked = sensor.evaluate_tick(context)
+        self.logged = [record.getMessage() for record in handler.buffer]
         self.cursor = ticked.cursor
         return ticked
 
@@ -82,6 +87,7 @@ def test_a_tick_says_what_it_saw_and_did(location: Location) -> None:
     ticked = location.tick()
     assert ticked.skip_message.startswith("1 new among 1 in ")
     assert ticked.skip_message.endswith("; 1 queued, 0 refused")
+    assert location.logged == [ticked.skip_message], "the UI shows the log of a tick, and no reason"
     (observation,) = ticked.asset_events
     assert observation.asset_key == dg.AssetKey(["source", "scenes"])
     assert observation.metadata["geo/new"].value == 1
@@ -90,6 +96,7 @@ def test_a_tick_says_what_it_saw_and_did(location: Location) -> None:
     assert [job.partition_key for job in location.machine.ledger.jobs()] == [f"{IN}/a.tif"]
     again = location.tick()
     assert (again.skip_message, again.asset_events) == ("nothing waits, and no look is due", [])
+    assert location.logged == []
 
 
 @pytest.mark.parametrize("cursor", ["", "{", "[]", '{"version": 0}', '{"version": 1, "looked_at": "x"}', "7", "null",
@@ -110,6 +117,7 @@ def test_a_container_that_is_not_there_is_said_and_touches_nothing(location: Loc
     assert "cannot be looked at, so nothing is changed" in ticked.skip_message
     assert IN in ticked.skip_message
     assert ticked.asset_events == []
+    assert location.logged == [ticked.skip_message]
     location.cursor = None
     location.folder.with_name("elsewhere").rename(location.folder)
     assert location.tick().skip_message.startswith("nothing new among 1 in ")
@@ -132,6 +140,8 @@ def test_too_many_partition_keys_are_reported(instance: dg.DagsterInstance, monk
     ticked = location.tick()
     assert "raster_blobs has 3 partition keys, more than 2" in ticked.skip_message
     assert "more than 2" in ticked.asset_events[0].description
+    location.cursor = None
+    assert "more than 2" in location.tick().skip_message, "whether or not something changed"
     location.machine.ledger.close()
 
 
