@@ -223,8 +223,9 @@ def test_a_dry_run_says_what_the_real_one_does_and_changes_nothing(every_place: 
         lambda c: c.execute(
             notices.insert(),
             [
-                {"fingerprint": "old", "last_at": now, **notice},
-                {"fingerprint": "new", "last_at": now + LATER, **notice},
+                {"fingerprint": "old", "last_at": now, "sent_at": now, **notice},
+                {"fingerprint": "new", "last_at": now + LATER, "sent_at": now, **notice},
+                {"fingerprint": "a run to be told of", "last_at": now, "sent_at": None, **notice},
             ],
         )
     )
@@ -256,7 +257,7 @@ def test_a_dry_run_says_what_the_real_one_does_and_changes_nothing(every_place: 
     assert [attempt.attempt_id for attempt in place.ledger.attempts_of_partitions([COG], ["bronze/a.tif"])] == [kept]
     assert [run.run_id for run in place.instance.get_runs()] == ["run-14", "run-13", "run-12"]
     counts = {name: len(rows) for name, rows in place.rows().items()}
-    assert counts == {"jobs": 3, "attempts": 12, "tasks": 0, "waves": 0, "notices": 1, "source_entries": 0}
+    assert counts == {"jobs": 3, "attempts": 12, "tasks": 0, "waves": 0, "notices": 2, "source_entries": 0}
 
 
 def test_nothing_young_goes(place: Place) -> None:

@@ -200,14 +200,15 @@ class LedgerRetention:
         return self._remove(waves, waves.c.wave_id, wave_ids, waves.c.open.is_(False))
 
     def old_notices(self, before: datetime, *, at_most: int) -> list[str]:
-        """Failures of which nobody had to be told since then."""
-        query = sa.select(notices.c.fingerprint).where(notices.c.last_at < before)
+        """Failures that somebody was told of, and nobody had to be since then."""
+        query = sa.select(notices.c.fingerprint).where(notices.c.last_at < before, notices.c.sent_at.is_not(None))
         query = query.order_by(notices.c.fingerprint).limit(at_most)
         return self._ledger.read(lambda c: list(c.execute(query).scalars()))
 
     def remove_notices(self, fingerprints: Sequence[str], before: datetime) -> int:
         """Remove notices, but those that have come again meanwhile; returns how many."""
-        return self._remove(notices, notices.c.fingerprint, fingerprints, notices.c.last_at < before)
+        over = sa.and_(notices.c.last_at < before, notices.c.sent_at.is_not(None))
+        return self._remove(notices, notices.c.fingerprint, fingerprints, over)
 
     def _remove(
         self, table: sa.Table, key: sa.Column[Any], values: Sequence[str], condition: sa.ColumnElement[bool]

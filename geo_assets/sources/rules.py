@@ -4,6 +4,7 @@ What belongs here: :func:`grain_of`, :func:`parameters_for`, and the check of so
 What does not: which names match (``source``), and queueing (``turn``).
 """
 
+import difflib
 import functools
 import json
 import string
@@ -170,6 +171,9 @@ def _problems(source: Source, registry: Registry) -> Iterator[str]:
     own = f"source '{source.name}': "
     if follows := sorted({_CONTAINER, _BLOB} & set(source.parameters)):
         yield f"{own}`parameters`: {' and '.join(follows)} follows from the source: leave it out"
+        return
+    if source.workflow not in registry and (near := difflib.get_close_matches(source.workflow, registry, n=1)):
+        yield f"{own}`workflow`: there is no '{source.workflow}': did you mean `{near[0]}`?"
         return
     try:
         binding = binding_for(registry, source.workflow)

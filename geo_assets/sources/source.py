@@ -49,10 +49,18 @@ def _duration(value: Any) -> Any:
     return float(found[1]) * _SECONDS[found[2]]
 
 
+def _count(value: Any) -> Any:
+    """No ``true``, which Python takes for 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is no number")  # noqa: TRY004 - for pydantic
+    return value
+
+
 def _texts(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+Count = Annotated[int, BeforeValidator(_count, json_schema_input_type=int), Field(ge=1)]
 Duration = Annotated[
     float,
     BeforeValidator(_duration, json_schema_input_type=float | str),
@@ -86,8 +94,8 @@ class Source(BaseModel):
         0.0, description="How long a blob or dataset must have been seen unchanged before it becomes a job."
     )
     every: Duration = Field(60.0, description="How often the container is looked at; 5s at least.")
-    max_active: int = Field(5000, ge=1, description="Most jobs of this source that wait or are at work at a time.")
-    per_minute: int | None = Field(None, ge=1, description="Most jobs of this source queued in a minute.")
+    max_active: Count = Field(5000, description="Most jobs of this source that wait or are at work at a time.")
+    per_minute: Count | None = Field(None, description="Most jobs of this source queued in a minute.")
     when_removed: Literal["keep", "unpublish"] = Field(
         "keep", description="What becomes of what was made of a blob that is gone, after `removed_after`."
     )

@@ -129,7 +129,9 @@ def test_a_file_that_cannot_be_used_stops_the_code_location(monkeypatch: pytest.
     (tmp_path / "s.yaml").write_text("sources: [{name: a, container: b, workflow: proces_raster}]")
     monkeypatch.setenv("GEO_ASSETS_SOURCES", str(tmp_path / "s.yaml"))
     get_settings.cache_clear()
-    with pytest.raises(SettingsError, match=r"source 'a': Unknown job type: 'proces_raster'\. Available: "):
+    with pytest.raises(
+        SettingsError, match="source 'a': `workflow`: there is no 'proces_raster': did you mean `process_raster`"
+    ):
         build_definitions()
 
 

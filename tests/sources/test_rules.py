@@ -135,7 +135,8 @@ def test_a_container_workflow_is_told_the_prefix_and_nothing_of_names() -> None:
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"workflow": "proces_raster"}, "source 'a': Unknown job type: 'proces_raster'. Available: hello_world"),
+        ({"workflow": "proces_raster"}, "there is no 'proces_raster': did you mean `process_raster`?"),
+        ({"workflow": "xyz"}, "source 'a': Unknown job type: 'xyz'. Available: hello_world"),
         ({"workflow": "hello_world"}, "source 'a': the workflow hello_world takes neither a container nor a blob"),
         ({"workflow": "stac_catalog_vectors"}, "takes neither a container nor a blob"),
         ({"parameters": {"colection_id": "x"}}, "unknown parameter 'colection_id'"),

@@ -186,6 +186,8 @@ def test_the_definition_changes_with_what_decides_and_with_nothing_else() -> Non
         ({"stable_for": -1}, "`stable_for`:"),
         ({"stable_for": float("inf")}, "`stable_for`:"),
         ({"max_active": 0}, "`max_active`:"),
+        ({"max_active": True}, "`max_active`: true is no number"),
+        ({"per_minute": True}, "`per_minute`: true is no number"),
         ({"when_removed": "delete"}, "`when_removed`: Input should be 'keep' or 'unpublish'"),
         ({"parameters": {"x": float("nan")}}, "`parameters`: must be plain JSON values"),
         ({"parameters": {"x": {1, 2}}}, "`parameters`: must be plain JSON values"),
