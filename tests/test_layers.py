@@ -29,10 +29,16 @@ BESIDE_DAGSTER = (
     "webhook",
 )
 """They know the ledger and the stores, and leave Dagster to ``assets``."""
-ABOVE_DOMAIN = ("assets", "build", "checking", "clean_up", "cli", "coremachine", "definitions", "jobs", "reconcile",
-                "reconciliation", "report", "resources")  # fmt: skip
-ABOVE_COREMACHINE = ("assets", "build", "checking", "clean_up", "cli", "definitions", "jobs", "reconcile",
-                     "reconciliation", "report", "resources")  # fmt: skip
+FOUNDATION = ("errors", "pictures", "redaction", "scratch", "settings")
+"""What everything may use."""
+ABOVE_DOMAIN = tuple(
+    # derived, so that nothing new is forgotten
+    sorted(
+        {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+        - {"__init__", *FOUNDATION, *DOMAIN}
+    )
+)
+ABOVE_COREMACHINE = tuple(part for part in ABOVE_DOMAIN if part != "coremachine")
 GEODATA = frozenset(
     [
         "rasterio",

@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from geo_assets.assets import blob_events
 from geo_assets.assets.blob_events import build_blob_events
 from geo_assets.build import build_definitions
 from geo_assets.coremachine.asset_job import MACHINE
@@ -454,6 +455,14 @@ def test_an_event_becomes_a_job_of_the_sources_that_are_switched_on(
     # what no event told of, the listing finds
     rasters = Source(name="rasters", container="raw", match=("*.tif",), workflow="process_raster")
     assert look(machine, rasters).new == 1
+
+
+def test_where_dagster_cannot_be_asked_sources_count_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blob_events, "STATES_AVAILABLE", False)
+    on = Source(name="on", container="raw", workflow="process_raster")
+    off = Source(name="off", container="raw", workflow="process_raster", paused=True)
+    with dg.build_sensor_context() as context:
+        assert blob_events._switched_on(context, [on, off]) == [on]
 
 
 def switch(defs: dg.Definitions, instance: dg.DagsterInstance, name: str, status: InstigatorStatus) -> None:
