@@ -54,6 +54,8 @@ from geo_assets.redaction import redact
 
 INTERACTIVE_PRIORITY = 10
 BULK_PRIORITY = 0
+INTERNAL = "internal"
+"""Who submitted what nobody asked for, such as a listing for a source: Materialize does not go by its parameters."""
 
 _IN_LIMIT = 1000
 """Most values in one IN list."""
@@ -1541,12 +1543,16 @@ class Ledger:
         return self._read(lambda c: [_job(row) for row in c.execute(query.where(condition).limit(20))])
 
     def latest_job(self, asset: str, partition_key: str, job_type: str) -> Job | None:
-        """The job that was last submitted for a partition."""
+        """The job that was last submitted for a partition, those left out that were only ever :data:`INTERNAL`."""
+        of_job = (attempts.c.job_type == jobs.c.job_type, attempts.c.job_id == jobs.c.job_id)
+        internal = sa.select(sa.literal(1)).where(*of_job, attempts.c.submitted_by == INTERNAL).exists()
+        wanted = sa.select(sa.literal(1)).where(*of_job, attempts.c.submitted_by != INTERNAL).exists()
 
         def query(c: Connection) -> Job | None:
             row = c.execute(
                 jobs.select()
                 .where(jobs.c.asset == asset, jobs.c.partition_key == partition_key, jobs.c.job_type == job_type)
+                .where(wanted | ~internal)
                 .order_by(jobs.c.latest_attempt.desc())  # sorts by the time of its submission
                 .limit(1)
             ).first()

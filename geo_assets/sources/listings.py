@@ -14,7 +14,7 @@ from typing import Any
 from geo_assets.containers.listing_store import ListingInfo
 from geo_assets.coremachine.binding import binding_for
 from geo_assets.coremachine.contract import JobStatus
-from geo_assets.coremachine.ledger import BULK_PRIORITY, Job, NewJob
+from geo_assets.coremachine.ledger import BULK_PRIORITY, INTERNAL, Job, NewJob
 from geo_assets.coremachine.machine import CoreMachine, RunEnded
 from geo_assets.coremachine.submission import prepare
 from geo_assets.errors import GeoAssetsError, JobNotFoundError, LookOvertakenError
@@ -51,7 +51,7 @@ def _listing_job(machine: CoreMachine, source: Source) -> NewJob:
         {"container_name": source.container, "magic": False, **({"filter": {"prefix": within}} if within else {})},
         force=True,
         priority=BULK_PRIORITY,
-        submitted_by="source",
+        submitted_by=INTERNAL,
     )
 
 

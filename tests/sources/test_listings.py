@@ -10,9 +10,11 @@ from typing import Any, cast
 
 import pytest
 
+from geo_assets.coremachine.asset_job import _job_for_partition
 from geo_assets.coremachine.contract import JobStatus
 from geo_assets.coremachine.ledger import JobFilter
 from geo_assets.coremachine.sandbox import Sandbox
+from geo_assets.coremachine.submission import submit
 from geo_assets.errors import LookOvertakenError
 from geo_assets.sources import listings as listings_module
 from geo_assets.sources import tick as tick_module
@@ -91,6 +93,18 @@ def test_a_container_that_takes_too_long_is_listed_by_a_run_and_compared_there(l
     listed.run()
     assert listed.states() == {"a.tif": "gone", "b.tif": "waiting", "d.tif": "waiting"}
     assert tick(listed.machine, SCENES).turned.queued == 2
+
+
+def test_what_a_look_asks_for_is_not_what_materialize_does(listed: Listed) -> None:
+    listed.put("a.tif")
+    binding = listed.machine.registry[LISTING]
+    for given in ({"detail": "full"}, {"magic": False}):
+        submit(listed.machine, LISTING, {"container_name": IN, **given})
+        (job,) = listed.bench.ledger.jobs(JobFilter(job_type=LISTING, statuses=(JobStatus.QUEUED,)))
+        tick(listed.machine, SCENES)
+        assert _job_for_partition(listed.machine, binding, IN).parameters == job.parameters
+        for one in listed.bench.ledger.jobs():
+            listed.bench.ledger.cancel(LISTING, one.job_id)
 
 
 def test_the_next_listing_is_asked_for_when_it_is_time(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
