@@ -4,6 +4,7 @@ What belongs here: breaking the real thing, one thing at a time.  What does not:
 """
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rasterio.transform import from_origin
 from geo_assets.checking.items import _box_within
 from geo_assets.checking.raster_files import compare_task, read_cog_task
 from geo_assets.coremachine.contract import JobStatus
+from geo_assets.coremachine.ledger_tables import attempts
 from geo_assets.raster.validate import cog_verdict
 from tests.checking.conftest import Verdicts
 from tests.jobs.bench import Bench
@@ -92,8 +94,9 @@ def test_a_validation_alone_is_enough_for_its_own_check(bench: Bench, verdicts: 
 # --- the source ----------------------------------------------------------------------------------------------------
 
 
-def test_a_replaced_source_is_no_longer_the_one_that_was_validated(published: Bench, verdicts: Verdicts) -> None:
-    write(published.containers / "bronze" / "tile.tif", noise(96, 96), **UTM)
+def test_a_source_that_is_replaced_and_one_that_is_gone(published: Bench, verdicts: Verdicts) -> None:
+    source = published.containers / "bronze" / "tile.tif"
+    write(source, noise(96, 96), **UTM)
     bad = everything(published, verdicts)
     assert set(bad) == {"raster_validation.raster_valid", "cog.cog_matches_source"}
     assert "failed: bronze/tile.tif was replaced on 20" in bad["raster_validation.raster_valid"]
@@ -102,9 +105,8 @@ def test_a_replaced_source_is_no_longer_the_one_that_was_validated(published: Be
     published.run("process_raster", blob_name="tile.tif")
     assert everything(published, verdicts) == {}
 
-
-def test_a_source_that_is_gone_is_a_warning_for_what_was_made_of_it(published: Bench, verdicts: Verdicts) -> None:
-    (published.containers / "bronze" / "tile.tif").unlink()
+    # of what was made of it, only a warning
+    source.unlink()
     bad = everything(published, verdicts)
     assert {name for name, said in bad.items() if said.startswith("failed")} == {"raster_validation.raster_valid"}
     warned = {name for name, said in bad.items() if said.startswith("warned")}
@@ -115,8 +117,25 @@ def test_a_source_that_is_gone_is_a_warning_for_what_was_made_of_it(published: B
 # --- the COG -------------------------------------------------------------------------------------------------------
 
 
-def test_a_cog_that_was_cut_off(published: Bench, verdicts: Verdicts) -> None:
+def test_whatever_happens_to_a_cog_is_seen(published: Bench, verdicts: Verdicts) -> None:
     cog = published.containers / "silver" / COG
+    good = cog.read_bytes()
+    _bytes_that_changed_behind_the_etag(published, verdicts)
+    _cut_off(cog, published, verdicts)
+    cog.write_bytes(good)
+    _another_raster_in_its_place(cog, published, verdicts)
+    _what_is_no_cog_is_never_opened_by_another_driver(cog, published, verdicts)
+    cog.unlink()
+    bad = everything(published, verdicts)
+    assert set(bad) == {"cog.cog_valid", "cog.cog_matches_source", "raster_stac_item.item_hrefs_present"}
+    assert bad["cog.cog_valid"] == "failed: silver/tile_cog.tif is gone: materialize this partition again"
+    assert (
+        "the asset 'data' points to silver/tile_cog.tif, which is not there"
+        in (bad["raster_stac_item.item_hrefs_present"])
+    )
+
+
+def _cut_off(cog: Path, published: Bench, verdicts: Verdicts) -> None:
     cog.write_bytes(cog.read_bytes()[:-2000])
     bad = everything(published, verdicts)
     assert set(bad) == {"cog.cog_valid", "cog.cog_matches_source", "raster_stac_item.item_hrefs_present"}
@@ -127,7 +146,7 @@ def test_a_cog_that_was_cut_off(published: Bench, verdicts: Verdicts) -> None:
     assert str(published.settings.scratch_path) not in said
 
 
-def test_bytes_that_changed_behind_the_etag_are_noticed(published: Bench, verdicts: Verdicts) -> None:
+def _bytes_that_changed_behind_the_etag(published: Bench, verdicts: Verdicts) -> None:
     job = published.ledger.attempts_of_partitions(["cog"], [NAME])[0]
     assert job.result_data is not None
     bad = json.loads(json.dumps(job.result_data))
@@ -136,44 +155,29 @@ def test_bytes_that_changed_behind_the_etag_are_noticed(published: Bench, verdic
     found = everything(published, verdicts)
     assert set(found) == {"cog.cog_valid"}
     assert "does not have the bytes that were published" in found["cog.cog_valid"]
+    _rewrite(published, job.result_data)
 
 
-def _rewrite(bench: Bench, result: dict[str, Any]) -> None:
-    from geo_assets.coremachine.ledger_tables import attempts  # noqa: PLC0415
-
-    bench.ledger.write(lambda c: c.execute(attempts.update().values(result_data=result)))
+def _rewrite(bench: Bench, result: Mapping[str, Any]) -> None:
+    bench.ledger.write(lambda c: c.execute(attempts.update().values(result_data=dict(result))))
 
 
-def test_a_cog_that_is_gone(published: Bench, verdicts: Verdicts) -> None:
-    (published.containers / "silver" / COG).unlink()
-    bad = everything(published, verdicts)
-    assert set(bad) == {"cog.cog_valid", "cog.cog_matches_source", "raster_stac_item.item_hrefs_present"}
-    assert bad["cog.cog_valid"] == "failed: silver/tile_cog.tif is gone: materialize this partition again"
-    assert (
-        "the asset 'data' points to silver/tile_cog.tif, which is not there"
-        in (bad["raster_stac_item.item_hrefs_present"])
-    )
-
-
-@pytest.mark.parametrize("size", ["small", "huge"])
-def test_what_somebody_put_in_its_place_is_never_opened_by_another_driver(
-    published: Bench, verdicts: Verdicts, size: str
-) -> None:
-    cog = published.containers / "silver" / COG
+def _what_is_no_cog_is_never_opened_by_another_driver(cog: Path, published: Bench, verdicts: Verdicts) -> None:
     text = f'<VRTDataset rasterXSize="1" rasterYSize="1"><SourceFilename>{__file__}</SourceFilename></VRTDataset>'
-    cog.write_text(text if size == "small" else text + " " * 1_000_000)
-    said = everything(published, verdicts)["cog.cog_valid"]
-    assert "was replaced on" in said
-    assert ("silver/tile_cog.tif: " in said.partition("; ")[2]) == (size == "small")
+    for size in ("small", "huge"):
+        cog.write_text(text if size == "small" else text + " " * 1_000_000)
+        said = verdicts(published.machine, "cog", NAME)["cog_valid"]
+        assert "was replaced on" in said
+        # what is larger than what was published is not even fetched
+        assert ("silver/tile_cog.tif: " in said.partition("; ")[2]) == (size == "small")
 
 
-def test_another_raster_in_its_place_is_not_what_the_source_is(published: Bench, verdicts: Verdicts) -> None:
-    cog = published.containers / "silver" / COG
+def _another_raster_in_its_place(cog: Path, published: Bench, verdicts: Verdicts) -> None:
     with rasterio.open(cog) as made:
         profile = {"crs": made.crs, "transform": made.transform, "nodata": made.nodata}
         other = 9000 + noise(*made.shape, dtype="float32")
     write(cog, other, driver="COG", **profile)
-    found = everything(published, verdicts)["cog.cog_matches_source"]
+    found = verdicts(published.machine, "cog", NAME)["cog_matches_source"]
     assert "points differ from the source" in found, found
 
 
@@ -225,15 +229,7 @@ def test_source_and_cog_are_compared(tmp_path: Path, pixels: Any, how: dict[str,
 # --- the item ------------------------------------------------------------------------------------------------------
 
 
-def test_an_item_that_points_to_what_is_gone(published: Bench, verdicts: Verdicts) -> None:
-    (thumbnail,) = published.files("thumbnails")
-    (published.containers / "thumbnails" / thumbnail).unlink()
-    bad = everything(published, verdicts)
-    assert set(bad) == {"raster_stac_item.item_hrefs_present"}
-    assert f"the asset 'thumbnail' points to thumbnails/{thumbnail}, which is not there" in bad.popitem()[1]
-
-
-def test_an_item_whose_thumbnail_was_replaced(published: Bench, verdicts: Verdicts) -> None:
+def test_an_item_whose_thumbnail_or_self_is_replaced_or_gone(published: Bench, verdicts: Verdicts) -> None:
     (thumbnail,) = published.files("thumbnails")
     path = published.containers / "thumbnails" / thumbnail
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -241,28 +237,11 @@ def test_an_item_whose_thumbnail_was_replaced(published: Bench, verdicts: Verdic
     assert set(bad) == {"raster_stac_item.item_hrefs_present"}
     assert "was replaced since the item was written" in bad.popitem()[1]
 
-
-def test_an_item_that_is_not_valid(published: Bench, verdicts: Verdicts) -> None:
-    path = item_file(published)
-    item = json.loads(path.read_text())
-    item["geometry"]["coordinates"][0].reverse()
-    path.write_text(json.dumps(item))
+    path.unlink()
     bad = everything(published, verdicts)
-    assert set(bad) == {"raster_stac_item.item_valid"}
-    assert "the outer ring runs the wrong way round" in bad.popitem()[1]
+    assert set(bad) == {"raster_stac_item.item_hrefs_present"}
+    assert f"the asset 'thumbnail' points to thumbnails/{thumbnail}, which is not there" in bad.popitem()[1]
 
-
-def test_an_item_of_something_else(published: Bench, verdicts: Verdicts) -> None:
-    path = item_file(published)
-    item = json.loads(path.read_text())
-    item["properties"] |= {"geo_assets:container": "elsewhere", "geo_assets:blob": "other.tif"}
-    path.write_text(json.dumps(item))
-    bad = everything(published, verdicts)
-    assert set(bad) == {"raster_stac_item.item_valid"}
-    assert "it describes elsewhere/other.tif now" in bad.popitem()[1]
-
-
-def test_an_item_that_is_gone(published: Bench, verdicts: Verdicts) -> None:
     (item,) = published.services["catalog"].iter_items("cogs")
     published.services["catalog"].delete_items("cogs", [item["id"]])
     bad = everything(published, verdicts)
@@ -270,22 +249,38 @@ def test_an_item_that_is_gone(published: Bench, verdicts: Verdicts) -> None:
     assert all("is gone from the catalog: materialize" in said for said in bad.values())
 
 
-@pytest.mark.parametrize(
-    ("extent", "why"),
-    [
-        ({"spatial": {"bbox": [[0, 0, 1, 1]]}}, "its box ["),
-        ({"temporal": {"interval": [["2999-01-01T00:00:00Z", None]]}}, "is before the collection's 2999"),
-        ({"temporal": {"interval": [[None, "1999-01-01T00:00:00Z"]]}}, "is after the collection's 1999"),
-    ],
-)
-def test_an_item_outside_its_collection(published: Bench, verdicts: Verdicts, extent: dict[str, Any], why: str) -> None:
-    (path,) = published.settings.catalog_path.rglob("collection.json")
-    collection = json.loads(path.read_text())
-    collection["extent"] |= extent
-    path.write_text(json.dumps(collection))
-    bad = everything(published, verdicts)
-    assert set(bad) == {"raster_stac_item.item_within_collection"}
-    assert why in bad.popitem()[1]
+def test_what_is_wrong_in_an_item_or_its_collection_is_said(published: Bench, verdicts: Verdicts) -> None:
+    (collection,) = published.settings.catalog_path.rglob("collection.json")
+    item = item_file(published)
+
+    def wrong_way_round(document: dict[str, Any]) -> None:
+        document["geometry"]["coordinates"][0].reverse()
+
+    def of_something_else(document: dict[str, Any]) -> None:
+        document["properties"] |= {"geo_assets:container": "elsewhere", "geo_assets:blob": "other.tif"}
+
+    def extent(**parts: Any) -> Callable[[dict[str, Any]], None]:
+        return lambda document: document["extent"].update(parts)
+
+    since, until = "2999-01-01T00:00:00Z", "1999-01-01T00:00:00Z"
+    for path, change, check, why in (
+        (item, wrong_way_round, "item_valid", "the outer ring runs the wrong way round"),
+        (item, of_something_else, "item_valid", "it describes elsewhere/other.tif now"),
+        (collection, extent(spatial={"bbox": [[0, 0, 1, 1]]}), "item_within_collection", "its box ["),
+        (collection, extent(temporal={"interval": [[since, None]]}), "item_within_collection",
+         "is before the collection's 2999"),
+        (collection, extent(temporal={"interval": [[None, until]]}), "item_within_collection",
+         "is after the collection's 1999"),
+    ):  # fmt: skip
+        before = path.read_text()
+        document = json.loads(before)
+        change(document)
+        path.write_text(json.dumps(document))
+        bad = verdicts(published.machine, "raster_stac_item", NAME)
+        assert {name for name, said in bad.items() if not said.startswith("passed")} == {check}, why
+        assert why in bad[check]
+        path.write_text(before)
+    assert everything(published, verdicts) == {}
 
 
 def test_an_item_of_a_bulk_job_is_found_in_the_catalog(bench: Bench, verdicts: Verdicts) -> None:
