@@ -18,7 +18,8 @@ from geo_assets.coremachine.ledger import BULK_PRIORITY, INTERNAL, Job, NewJob
 from geo_assets.coremachine.machine import CoreMachine, RunEnded
 from geo_assets.coremachine.submission import prepare
 from geo_assets.errors import GeoAssetsError, JobNotFoundError, LookOvertakenError
-from geo_assets.sources.look import Look, listing_prefix, look
+from geo_assets.sources.comparison import listing_prefix
+from geo_assets.sources.look import Look, look
 from geo_assets.sources.register import LastLook, Register
 from geo_assets.sources.source import Source
 

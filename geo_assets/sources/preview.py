@@ -15,13 +15,12 @@ from typing import Any
 
 import polars as pl
 
-from geo_assets.containers.listing import buckets_of
 from geo_assets.coremachine.binding import Binding, binding_for
 from geo_assets.coremachine.identity import decode_partition_key
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import ParameterError
 from geo_assets.redaction import redact
-from geo_assets.sources.look import _KEY, _Comparison
+from geo_assets.sources.comparison import KEY, Comparison
 from geo_assets.sources.register import EntryState, Register
 from geo_assets.sources.rules import grain, parameters_for
 from geo_assets.sources.source import Source
@@ -114,54 +113,51 @@ def preview(
     register = Register(machine.ledger, source.name, configured=configured)
     found = Preview(source=source, grain=grain(source, binding))
     with ExitStack() as stack:
-        work = _Preview(register, source, register.last_look(), prefix="", by_run=False)
+        work = Comparison(register, source, register.last_look())
         work.open(stack, machine)
-        work.read_container(machine, None)
-        work.tell(found, _Trial(binding, register, found, sample), sample)
-    _conclude(machine, binding, register, found, sample)
+        work.read_container(machine)
+        trial = _Trial(binding, register, found, sample)
+        _tell(work, found, trial, sample)
+    _conclude(machine, binding, register, found, trial)
     return found
 
 
-class _Preview(_Comparison):
-    """A look that counts and names instead of writing."""
+def _tell(work: Comparison, found: Preview, trial: "_Trial", sample: int) -> None:
+    """What a look would find, and the turns after it do."""
+    matched: Counter[str] = Counter()
+    unmatched: Counter[str] = Counter()
+    counted: Counter[str] = Counter()
+    for one in work.differences():
+        matched.update(dict(one.matching["kind"].value_counts().iter_rows()))
+        unmatched.update(dict(one.entries.filter(~pl.col("_counts"))["kind"].value_counts().iter_rows()))
+        counted.update(dict(one.changes["change"].value_counts().iter_rows()))
+        counted["unchanged"] += one.matching.height - one.changes.height
+        dropped = int(one.missed["_dropped"].sum())
+        counted.update(dropped=dropped, removed=one.missed.height - dropped)
+        _tell_incomplete(one.matching, found, sample)
+        waiting, refused = (
+            one.matching.join(one.known.filter(pl.col("state") == state.value), on=KEY, how="semi")
+            for state in (EntryState.WAITING, EntryState.REFUSED)
+        )
+        found.waiting += waiting.join(one.changes, on=KEY, how="anti").height
+        # the same columns, so that what differs comes once
+        trial.add(pl.concat([one.changes.select(one.matching.columns), waiting]).unique(KEY, maintain_order=True))
+        trial.explain(refused.join(one.changes, on=KEY, how="anti"))
+    found.matched, found.unmatched = dict(sorted(matched.items())), dict(sorted(unmatched.items()))
+    for name in ("new", "changed", "returned", "unchanged", "removed", "dropped"):
+        setattr(found, name, counted[name])
 
-    def tell(self, found: Preview, trial: "_Trial", sample: int) -> None:
-        matched: Counter[str] = Counter()
-        unmatched: Counter[str] = Counter()
-        for bucket in buckets_of(self.there, self.known):
-            entries = self._entries(self.there.read(bucket))
-            known = self._known(self.known.read(bucket))
-            matching = entries.filter("_counts")
-            matched.update(dict(matching["kind"].value_counts().iter_rows()))
-            unmatched.update(dict(entries.filter(~pl.col("_counts"))["kind"].value_counts().iter_rows()))
-            differing = self._compared(matching, known)
-            for change, count in differing["change"].value_counts().iter_rows():
-                self._count(change, count)
-            self._tell_incomplete(matching, found, sample)
-            pending = matching.join(known.filter(pl.col("state") == EntryState.WAITING.value), on=_KEY, how="semi")
-            found.waiting += pending.join(differing, on=_KEY, how="anti").height
-            # the same columns, so that what differs comes once
-            trial.add(pl.concat([differing.select(matching.columns), pending]).unique(_KEY, maintain_order=True))
-            held = matching.join(known.filter(pl.col("state") == EntryState.REFUSED.value), on=_KEY, how="semi")
-            trial.explain(held.join(differing, on=_KEY, how="anti"))
-            missed = known.join(matching, on=_KEY, how="anti").filter(pl.col("state") != EntryState.GONE.value)
-            dropped = int(self._dropped_or_gone(missed, entries)["_dropped"].sum())
-            self._count("dropped", dropped)
-            self._count("removed", missed.height - dropped)
-        found.matched, found.unmatched = dict(sorted(matched.items())), dict(sorted(unmatched.items()))
-        for name in ("new", "changed", "returned", "unchanged", "removed", "dropped"):
-            setattr(found, name, self.counts.get(name, 0))
 
-    def _tell_incomplete(self, matching: pl.DataFrame, found: Preview, sample: int) -> None:
-        if found.grain == "container":
-            return  # the job about the container reads whatever is there
-        incomplete = matching.filter(pl.col("missing").is_not_null())
-        found.incomplete += incomplete.height
-        room = sample - len(found.incomplete_sample)
-        found.incomplete_sample += [
-            Named(name=name, reason=f"waits for {missing} beside it")
-            for name, missing in incomplete.select("name", "missing").head(room).iter_rows()
-        ]
+def _tell_incomplete(matching: pl.DataFrame, found: Preview, sample: int) -> None:
+    if found.grain == "container":
+        return  # the job about the container reads whatever is there
+    incomplete = matching.filter(pl.col("missing").is_not_null())
+    found.incomplete += incomplete.height
+    room = sample - len(found.incomplete_sample)
+    found.incomplete_sample += [
+        Named(name=name, reason=f"waits for {missing} beside it")
+        for name, missing in incomplete.select("name", "missing").head(room).iter_rows()
+    ]
 
 
 class _Trial:
@@ -171,6 +167,8 @@ class _Trial:
         self.binding, self.register, self.found, self.sample = binding, register, found, sample
         self.tried = 0
         self.holders: dict[str, str] = {}
+        self.keys: set[str] = set()
+        """Partitions that would be made."""
 
     def add(self, entries: pl.DataFrame) -> None:
         """Try names that are to become jobs."""
@@ -215,6 +213,7 @@ class _Trial:
 
     def _take(self, job: SampleJob) -> None:
         self.found.jobs += 1
+        self.keys.add(job.partition)
         if len(self.found.job_sample) < self.sample:
             self.found.job_sample.append(
                 SampleJob(name=job.name, partition=decode_partition_key(job.partition), parameters=job.parameters)
@@ -240,7 +239,7 @@ class _Trial:
             self.found.refused_sample.append(Named(name=name, reason=redact(reason)[:1000]))
 
 
-def _conclude(machine: CoreMachine, binding: Binding, register: Register, found: Preview, sample: int) -> None:
+def _conclude(machine: CoreMachine, binding: Binding, register: Register, found: Preview, trial: _Trial) -> None:
     source = found.source
     if found.grain == "container":
         differs = found.new + found.changed + found.returned + found.removed
@@ -251,7 +250,10 @@ def _conclude(machine: CoreMachine, binding: Binding, register: Register, found:
                 partition=source.container,
                 parameters=parameters_for(source, binding, ""),
             )
-            found.job_sample = [own][:sample]
+            found.job_sample = [own][: trial.sample]
     else:
-        found.over_keys_limit = max(found.seen - machine.settings.partition_keys_limit, 0)
+        assets = {one.asset for one in machine.registry.values() if one.partition_set == binding.partition_set}
+        # of those that were not tried, who knows which there are
+        keys = register.other_partitions(assets, trial.keys) + len(trial.keys) + found.untried
+        found.over_keys_limit = max(keys - machine.settings.partition_keys_limit, 0)
     found.waves = math.ceil((found.jobs + found.untried) / machine.settings.wave_size)

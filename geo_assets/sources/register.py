@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection
 
 from geo_assets.coremachine.contract import JobStatus
 from geo_assets.coremachine.ledger import Ledger
-from geo_assets.coremachine.ledger_tables import MATERIALIZATION_OWED, attempts, source_entries, source_looks
+from geo_assets.coremachine.ledger_tables import MATERIALIZATION_OWED, attempts, jobs, source_entries, source_looks
 from geo_assets.errors import LookOvertakenError
 
 __all__ = [
@@ -402,6 +402,20 @@ class Register:
 
         self.ledger.read(query)
         return found
+
+    def other_partitions(self, assets: Collection[str], keys: Collection[str]) -> int:
+        """How many partitions other than these jobs have made, or are to make, of any of the assets."""
+        made = (jobs.c.asset.in_(sorted(assets)), jobs.c.withdrawn_at.is_(None))
+        number = sa.func.count(jobs.c.partition_key.distinct())
+
+        def count(c: Connection) -> int:
+            of_these = (
+                c.execute(sa.select(number).where(*made, jobs.c.partition_key.in_(chunk))).scalar_one()
+                for chunk in _chunks(sorted(keys), _IN_LIMIT)
+            )
+            return int(c.execute(sa.select(number).where(*made)).scalar_one()) - sum(of_these)
+
+        return self.ledger.read(count)
 
     def mark_in(self, c: Connection, marks: Sequence[Mark], now: datetime) -> None:
         """Record what a turn did with entries, up to 1,000, in the transaction that queues their jobs.

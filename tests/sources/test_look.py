@@ -23,7 +23,8 @@ from geo_assets.errors import (
     ThrottledError,
 )
 from geo_assets.sources import look as look_module
-from geo_assets.sources.look import Look, listing_prefix, look
+from geo_assets.sources.comparison import listing_prefix
+from geo_assets.sources.look import Look, look
 from geo_assets.sources.preview import preview
 from geo_assets.sources.register import EntryState
 from geo_assets.stores.memory import MemoryBlobStore
@@ -332,7 +333,7 @@ def test_more_than_fits_into_memory_is_compared_alike(
     if spilled:
         monkeypatch.setattr("geo_assets.containers.buckets._IN_MEMORY", 50)
     monkeypatch.setattr("geo_assets.sources.register._PAGE", 30)
-    monkeypatch.setattr(look_module, "_FRAME", 20)
+    monkeypatch.setattr("geo_assets.sources.comparison._FRAME", 20)
     monkeypatch.setattr(look_module, "BATCH", 7)
     vectors = source(workflow="ingest_vector")
     w = watched

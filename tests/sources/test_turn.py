@@ -24,6 +24,7 @@ from geo_assets.errors import (
     UnsupportedNameError,
 )
 from geo_assets.sources.look import look
+from geo_assets.sources.preview import preview
 from geo_assets.sources.register import EntryState, LastLook, Register, Seen, forget
 from geo_assets.sources.source import Source
 from geo_assets.sources.tick import tick
@@ -285,6 +286,18 @@ def test_what_a_source_left_that_is_configured_no_more_holds_nothing(watched_on_
     looked_and_turned(w, old)
     tables = source(name="tables", workflow="ingest_vector", prefix="b/")
     assert "1 queued" in tick(w.machine, tables, configured=["tables"]).text
+
+
+def test_partition_keys_above_the_limit_are_foretold_with_those_there_are(watched_on_each: Watched) -> None:
+    w = watched_on_each
+    w.machine.settings.__dict__["partition_keys_limit"] = 3
+    w.put("a.tif", "b.tif")
+    looked_and_turned(w)
+    submit(w.machine, "validate_raster_job", {"container_name": IN, "blob_name": "b.tif"})
+    w.put("b.tif", "c.tif")
+    assert preview(w.machine, SCENES).over_keys_limit == 0
+    w.put("d.tif", "e.tif")
+    assert preview(w.machine, SCENES).over_keys_limit == 2
 
 
 def test_a_source_that_was_changed_looks_before_it_queues(watched: Watched) -> None:
