@@ -34,7 +34,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
     folder.mkdir(parents=True)
     for key in KEYS:
         write(folder / key.partition("/")[2], noise(40, 40), **UTM)
-    with dg.instance_for_test() as opened:
+    with dg.DagsterInstance.ephemeral() as opened:  # files for each run take as long as the runs
         opened.add_dynamic_partitions("raster_blobs", KEYS)
         yield opened
 

@@ -141,7 +141,7 @@ def test_hostile_names_stay_text_everywhere() -> None:
 names = st.text(st.characters(exclude_categories=()), max_size=40)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(name=names, other=names, kind=names)
 def test_any_name_gives_a_page_that_is_whole(name: str, other: str, kind: str) -> None:
     items = [
@@ -159,6 +159,7 @@ def test_any_name_gives_a_page_that_is_whole(name: str, other: str, kind: str) -
     assert sorted(found) == sorted([name, other, kind])
 
 
+@settings(max_examples=30)
 @given(
     st.recursive(
         st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
