@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import shapely
 import shapely.geometry
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geo_assets.report.facts import Rings
@@ -102,6 +102,7 @@ geometries = st.one_of(
 )
 
 
+@settings(max_examples=50)
 @given(geometry=geometries, bbox=st.one_of(st.none(), st.lists(numbers, max_size=7)))
 def test_whatever_an_item_holds_is_drawn_within_the_world_or_not_at_all(geometry: Any, bbox: Any) -> None:
     rings = rings_of({"geometry": geometry, "bbox": bbox})
