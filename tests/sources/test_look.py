@@ -87,8 +87,8 @@ def test_once_in_a_while_the_time_of_a_quiet_look_is_written(watched: Watched) -
     assert (after - before).total_seconds() > 3500
 
 
-def test_a_shapefile_is_one_entry_with_a_version_of_all_its_parts(watched_on_each: Watched) -> None:
-    w, vectors = watched_on_each, source(workflow="ingest_vector")
+def test_a_shapefile_is_one_entry_with_a_version_of_all_its_parts(watched: Watched) -> None:
+    w, vectors = watched, source(workflow="ingest_vector")
     w.put("roads.shp", data=b"123")
     w.put("roads.dbf", data=b"1234")
     assert look(w.machine, vectors).new == 1
@@ -145,8 +145,8 @@ def test_what_is_listed_for_a_prefix_has_all_parts_of_its_datasets(prefix: str, 
     assert listing_prefix(prefix) == listed
 
 
-def test_a_name_that_cannot_be_opened_is_refused(watched_on_each: Watched) -> None:
-    w = watched_on_each
+def test_a_name_that_cannot_be_opened_is_refused(watched: Watched) -> None:
+    w = watched
     blobs = [Blob("a\\nb.tif", problem="holds a line break"), Blob("a\\nb.tif"), Blob("x\\ny.txt", problem="odd")]
     w = Watched(w.settings.home, w.ledger, GeneratedStore([blobs]))
     assert numbers(look(w.machine, SCENES)) == {"seen": 2, "new": 2}
@@ -278,8 +278,8 @@ def test_what_there_is_no_time_to_write_is_for_the_next_look(watched: Watched, m
     assert numbers(look(watched.machine, SCENES)) == {"seen": 1, "unchanged": 1, "removed": 1}
 
 
-def test_a_source_that_is_narrowed_drops_quietly_and_widened_finds_the_rest(watched_on_each: Watched) -> None:
-    w = watched_on_each
+def test_a_source_that_is_narrowed_drops_quietly_and_widened_finds_the_rest(watched: Watched) -> None:
+    w = watched
     w.put("a.tif", "b.tif", "c/d.tif")
     look(w.machine, SCENES)
     narrow = source(prefix="c/")
@@ -291,8 +291,8 @@ def test_a_source_that_is_narrowed_drops_quietly_and_widened_finds_the_rest(watc
     assert "gone" not in w.states().values()
 
 
-def test_what_vanished_before_its_source_was_changed_is_gone_if_it_would_match(watched_on_each: Watched) -> None:
-    w, vectors = watched_on_each, source(workflow="ingest_vector")
+def test_what_vanished_before_its_source_was_changed_is_gone_if_it_would_match(watched: Watched) -> None:
+    w, vectors = watched, source(workflow="ingest_vector")
     w.put("a.gpkg", "b.gpkg", "c/d.gdb/gdb", "kept.gpkg", "r.shp", "r.shx", "r.dbf")
     look(w.machine, vectors)
     for name in ("a.gpkg", "b.gpkg", "c/d.gdb/gdb", "r.shp", "r.shx", "r.dbf"):
@@ -332,6 +332,7 @@ def test_more_than_fits_into_memory_is_compared_alike(
 ) -> None:
     if spilled:
         monkeypatch.setattr("geo_assets.containers.buckets._IN_MEMORY", 50)
+        monkeypatch.setattr("geo_assets.containers.buckets._HASHED", 5)
     monkeypatch.setattr("geo_assets.sources.register._PAGE", 30)
     monkeypatch.setattr("geo_assets.sources.comparison._FRAME", 20)
     monkeypatch.setattr(look_module, "BATCH", 7)
