@@ -20,7 +20,6 @@ from geo_assets.sources.source import Source
 __all__ = ["tell_presence"]
 
 _BATCH = 50
-_NO_RUN = ""
 
 
 def tell_presence(
@@ -79,7 +78,9 @@ def _write(
     for asset, partitions in shown.items():
         mine = [one for one in told if one.partition_key in partitions]
         observations = [_observation(asset, source, one) for one in mine]
-        events.report_observations(instance, run_id=_NO_RUN, job_name=_NO_RUN, step_key="", observations=observations)
+        events.report_observations(
+            instance, run_id=events.NO_RUN, job_name=events.NO_RUN, step_key="", observations=observations
+        )
         events.report_checks_without_run(instance, [_evaluation(asset, source, one) for one in mine])
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import dagster as dg
 
+from geo_assets.coremachine.batches import chunks
+
 try:
     from dagster._core.events import (
         AssetMaterializationPlannedData,
@@ -35,8 +37,8 @@ except ImportError:  # pragma: no cover - a future Dagster
 
 _log = logging.getLogger(__name__)
 
-_IN_LIMIT = 500
-"""Most partitions in one statement."""
+NO_RUN = ""
+"""Run and job of events that no run wrote, as Dagster has them."""
 
 
 def report_planned(
@@ -185,9 +187,14 @@ def report_checks_without_run(instance: dg.DagsterInstance, evaluations: Sequenc
     if BATCHES_AVAILABLE and isinstance(storage, SqlEventLogStorage):
         columns = AssetCheckExecutionsTable.c
         for (asset, check), partitions in by_check.items():
-            for start in range(0, len(partitions), _IN_LIMIT):
-                mine = columns.partition.in_(partitions[start : start + _IN_LIMIT])
-                this = (columns.asset_key == asset.to_string(), columns.check_name == check, columns.run_id == "", mine)
+            for some in chunks(partitions):
+                mine = columns.partition.in_(some)
+                this = (
+                    columns.asset_key == asset.to_string(),
+                    columns.check_name == check,
+                    columns.run_id == NO_RUN,
+                    mine,
+                )
                 with storage.index_connection() as connection:
                     connection.execute(AssetCheckExecutionsTable.delete().where(*this))
     for evaluation in evaluations:

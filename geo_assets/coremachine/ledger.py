@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
+from geo_assets.coremachine.batches import IN_LIMIT, chunks
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind, TaskResult, TaskStatus
 from geo_assets.coremachine.ledger_tables import (
     MATERIALIZATION_OWED,
@@ -57,8 +58,6 @@ BULK_PRIORITY = 0
 INTERNAL = "internal"
 """Who submitted what nobody asked for, such as a listing for a source: Materialize does not go by its parameters."""
 
-_IN_LIMIT = 1000
-"""Most values in one IN list."""
 
 _DISPATCH_LOCK = 0x67656F_776176  # "geowav": advisory lock so that two dispatchers count open waves one by one
 
@@ -413,7 +412,7 @@ class Ledger:
             return submitted
 
         answers: list[Submitted] = []
-        for chunk in _chunks(new_jobs, _IN_LIMIT):
+        for chunk in chunks(new_jobs):
             answers.extend(self._write(lambda c, chunk=chunk: work(c, chunk)))  # type: ignore[misc]
         return answers
 
@@ -486,7 +485,7 @@ class Ledger:
         found: dict[tuple[str, str], Job] = {}
         for job_type in {key[0] for key in keys}:
             ids = sorted({key[1] for key in keys if key[0] == job_type})
-            for chunk in _chunks(ids, _IN_LIMIT):
+            for chunk in chunks(ids):
                 query = jobs.select().where(jobs.c.job_type == job_type, jobs.c.job_id.in_(chunk))
                 for row in c.execute(query.with_for_update() if lock else query):
                     job = _job(row)
@@ -497,7 +496,7 @@ class Ledger:
         found: dict[tuple[str, str], list[Attempt]] = {}
         for job_type in {key[0] for key in keys}:
             ids = [key[1] for key in keys if key[0] == job_type]
-            for chunk in _chunks(ids, _IN_LIMIT):
+            for chunk in chunks(ids):
                 query = _attempt_query().where(
                     attempts.c.job_type == job_type,
                     attempts.c.job_id.in_(chunk),
@@ -622,7 +621,7 @@ class Ledger:
             .order_by(attempts.c.attempt_id)
             .limit(wave_size)
         )
-        queries = [query.where(attempts.c.job_id.in_(ids)) for ids in _chunks(only_ids, _IN_LIMIT)] or [query]
+        queries = [query.where(attempts.c.job_id.in_(ids)) for ids in chunks(only_ids)] or [query]
         chosen: dict[tuple[str, str], str] = {}
         for one in queries:
             for row in c.execute(one):
@@ -829,7 +828,7 @@ class Ledger:
 
     def _mirror(self, c: Connection, attempt_ids: Sequence[str], values: Mapping[str, Any]) -> None:
         """Write values to the jobs whose latest attempt is one of these."""
-        for chunk in _chunks(attempt_ids, _IN_LIMIT):
+        for chunk in chunks(attempt_ids):
             c.execute(jobs.update().where(jobs.c.latest_attempt.in_(chunk)).values(**values))
 
     def attempts_of_run(
@@ -1017,7 +1016,7 @@ class Ledger:
                 if row.attempt_id in owned
             ]
             insert = sqlite.insert if c.dialect.name == "sqlite" else postgresql.insert
-            for chunk in _chunks(values, 5000):
+            for chunk in chunks(values, 5000):
                 c.execute(insert(tasks).on_conflict_do_nothing(), list(chunk))
             return wanted - owned
 
@@ -1139,7 +1138,7 @@ class Ledger:
             # what was cancelled or given up meanwhile is, though its run is still on record
             ours: set[str] = set()
             asked = {settlement.attempt_id: settlement for settlement in settlements}
-            for chunk in _chunks(sorted(wanted - owned), _IN_LIMIT):
+            for chunk in chunks(sorted(wanted - owned)):
                 rows = c.execute(
                     sa.select(attempts.c.attempt_id, attempts.c.status, attempts.c.outcome).where(
                         attempts.c.attempt_id.in_(chunk), attempts.c.run_id == run_id
@@ -1217,7 +1216,7 @@ class Ledger:
         )
 
     def _require_settled(self, c: Connection, status: JobStatus, group: Sequence[Settlement], now: datetime) -> None:
-        for chunk in _chunks(group, _IN_LIMIT):
+        for chunk in chunks(group):
             ids = [settlement.attempt_id for settlement in chunk]
             changed = set(
                 c.execute(
@@ -1236,7 +1235,7 @@ class Ledger:
 
     def _end_tasks(self, c: Connection, attempt_ids: Sequence[str], now: datetime) -> None:
         unfinished = [TaskStatus.QUEUED.value, TaskStatus.PROCESSING.value]
-        for chunk in _chunks(attempt_ids, _IN_LIMIT):
+        for chunk in chunks(attempt_ids):
             c.execute(
                 tasks.update()
                 .where(tasks.c.attempt_id.in_(chunk), tasks.c.status.in_(unfinished))
@@ -1254,7 +1253,7 @@ class Ledger:
             if parameters:
                 c.execute(tasks.update().where(*_TASK_KEY).values(heartbeat=sa.bindparam("now")), parameters)
             going_on: set[str] = set()
-            for chunk in _chunks(sorted(owned), _IN_LIMIT):
+            for chunk in chunks(sorted(owned)):
                 mine = attempts.c.attempt_id.in_(chunk)
                 c.execute(attempts.update().where(mine).values(heartbeat=now))
                 going_on.update(
@@ -1272,7 +1271,7 @@ class Ledger:
 
         def query(c: Connection) -> set[str]:
             going_on: set[str] = set()
-            for chunk in _chunks(wanted, _IN_LIMIT):
+            for chunk in chunks(wanted):
                 going_on.update(
                     c.execute(
                         sa.select(attempts.c.attempt_id).where(
@@ -1289,7 +1288,7 @@ class Ledger:
 
     def _owned(self, c: Connection, run_id: str, attempt_ids: Iterable[str]) -> set[str]:
         owned: set[str] = set()
-        for chunk in _chunks(sorted(attempt_ids), _IN_LIMIT):
+        for chunk in chunks(sorted(attempt_ids)):
             query = (
                 sa.select(attempts.c.attempt_id)
                 .where(
@@ -1316,7 +1315,7 @@ class Ledger:
 
     def _flag(self, attempt_ids: Sequence[str], **flags: bool) -> None:
         def work(c: Connection) -> None:
-            for chunk in _chunks(attempt_ids, _IN_LIMIT):
+            for chunk in chunks(attempt_ids):
                 c.execute(attempts.update().where(attempts.c.attempt_id.in_(chunk)).values(**flags))
 
         if attempt_ids:
@@ -1340,7 +1339,7 @@ class Ledger:
 
         def query(c: Connection) -> set[str]:
             found: set[str] = set()
-            for chunk in _chunks(partition_keys, _IN_LIMIT):
+            for chunk in chunks(partition_keys):
                 found.update(
                     c.execute(
                         sa.select(attempts.c.partition_key)
@@ -1366,7 +1365,7 @@ class Ledger:
 
         def query(c: Connection) -> list[Attempt]:
             found: list[Attempt] = []
-            for chunk in _chunks(attempt_ids, _IN_LIMIT):
+            for chunk in chunks(attempt_ids):
                 found += self._attempts_where(c, attempts.c.attempt_id.in_(chunk))
             return sorted(found, key=lambda attempt: attempt.attempt_id)
 
@@ -1377,7 +1376,7 @@ class Ledger:
 
         def query(c: Connection) -> list[Attempt]:
             found: list[Attempt] = []
-            for chunk in _chunks(partition_keys, _IN_LIMIT):
+            for chunk in chunks(partition_keys):
                 found += self._attempts_where(c, attempts.c.asset.in_(assets), attempts.c.partition_key.in_(chunk))
             return sorted(found, key=lambda attempt: attempt.attempt_id)
 
@@ -1402,7 +1401,7 @@ class Ledger:
         wanted = sa.select(attempts.c.attempt_id).where(*conditions)
         ids = sorted(self._read(lambda c: list(c.execute(wanted).scalars())))
         columns = [attempts.c[name] for name in Recorded.__dataclass_fields__]
-        for chunk in _chunks(ids, _IN_LIMIT):
+        for chunk in chunks(ids):
             query = sa.select(*columns).where(attempts.c.attempt_id.in_(chunk)).order_by(attempts.c.attempt_id)
             yield from self._read(lambda c, q=query: [Recorded(**row._mapping) for row in c.execute(q)])  # type: ignore[misc]  # noqa: SLF001
 
@@ -1438,7 +1437,7 @@ class Ledger:
 
         def work(c: Connection) -> None:
             insert = sqlite.insert if c.dialect.name == "sqlite" else postgresql.insert
-            for chunk in _chunks(rows, _IN_LIMIT):
+            for chunk in chunks(rows):
                 c.execute(insert(audit).on_conflict_do_nothing(), list(chunk))
 
         if rows:
@@ -1455,7 +1454,7 @@ class Ledger:
 
         def work(c: Connection) -> None:
             now = _now()
-            for chunk in _chunks(withdraw or (), _IN_LIMIT):
+            for chunk in chunks(withdraw or ()):
                 c.execute(
                     attempts.update()
                     .where(attempts.c.attempt_id.in_(chunk), attempts.c.withdrawn_at.is_(None))
@@ -1569,7 +1568,7 @@ class Ledger:
         def query(c: Connection) -> dict[tuple[str, str, str], list[Attempt]]:
             found: dict[tuple[str, str, str], list[Attempt]] = {}
             same = (attempts.c.asset, attempts.c.partition_key, attempts.c.job_type)
-            for chunk in _chunks(sorted({attempt.partition_key for attempt in current}), _IN_LIMIT):
+            for chunk in chunks(sorted({attempt.partition_key for attempt in current})):
                 ranked = (
                     sa.select(
                         attempts.c.attempt_id,
@@ -1600,7 +1599,7 @@ class Ledger:
         which = which or JobFilter()
         query = _filtered(which)
         newest = (jobs.c.updated_at.desc(), jobs.c.job_id)
-        if which.reason_group is None and len(which.keys or ()) <= _IN_LIMIT:
+        if which.reason_group is None and len(which.keys or ()) <= IN_LIMIT:
             return self._read(lambda c: [_job(row) for row in c.execute(query.order_by(*newest).limit(limit))])
         # a database knows neither groups of reasons nor lists of any length: ids are sorted out here, jobs read then
         wanted = None if which.keys is None else frozenset(which.keys)
@@ -1627,7 +1626,7 @@ class Ledger:
         columns = (jobs.c.asset, _WHY, sa.func.count().label("n"), sa.func.min(jobs.c.partition_key).label("example"))
         # equal texts are counted by the database, a line in the order of the partitions where each differs
         query = base.with_only_columns(*columns).group_by(jobs.c.asset, _WHY.element)
-        wanted = None if which.keys is None or len(which.keys) <= _IN_LIMIT else frozenset(which.keys)
+        wanted = None if which.keys is None or len(which.keys) <= IN_LIMIT else frozenset(which.keys)
         if wanted is not None:
             query = query.group_by(jobs.c.partition_key)
 
@@ -1667,7 +1666,7 @@ class Ledger:
 
         def query(c: Connection) -> dict[str, TaskCounts]:
             raw: dict[str, dict[str, int]] = {}
-            for chunk in _chunks(attempt_ids, _IN_LIMIT):
+            for chunk in chunks(attempt_ids):
                 rows = c.execute(
                     sa.select(tasks.c.attempt_id, tasks.c.status, sa.func.count().label("n"))
                     .where(tasks.c.attempt_id.in_(chunk))
@@ -1697,7 +1696,7 @@ class Ledger:
         conditions += [tasks.c.task_index >= first] if first is not None else []
         conditions += [tasks.c.task_index <= last] if last is not None else []
         conditions += [tasks.c.status.in_([status.value for status in statuses])] if statuses else []
-        for chunk in _chunks(attempt_ids, _IN_LIMIT):
+        for chunk in chunks(attempt_ids):
             query = (
                 tasks.select()
                 .where(tasks.c.attempt_id.in_(chunk), *conditions)
@@ -1749,7 +1748,7 @@ class Ledger:
         def query(c: Connection) -> dict[str, dict[str, int]]:
             tally: dict[str, dict[str, int]] = {}
             what = sa.func.coalesce(tasks.c.outcome, tasks.c.status)
-            for chunk in _chunks(attempt_ids, _IN_LIMIT):
+            for chunk in chunks(attempt_ids):
                 rows = c.execute(
                     sa.select(tasks.c.attempt_id, what.label("what"), sa.func.count().label("n"))
                     .where(tasks.c.attempt_id.in_(chunk), tasks.c.stage == stage)
@@ -1874,7 +1873,7 @@ def _of_partitions(which: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
     for column, value in ((jobs.c.job_type, which.job_type), (jobs.c.asset, which.asset)):
         if value is not None:
             yield column == value
-    if which.keys is not None and len(which.keys) <= _IN_LIMIT:
+    if which.keys is not None and len(which.keys) <= IN_LIMIT:
         yield jobs.c.partition_key.in_(which.keys)
     if which.prefix:
         # not LIKE, to which upper and lower case are one on SQLite
@@ -2034,11 +2033,6 @@ def _new_id() -> str:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _chunks[T](items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 # --- engine --------------------------------------------------------------------------------------------------

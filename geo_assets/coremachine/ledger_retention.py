@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from geo_assets.coremachine.batches import IN_LIMIT, chunks
 from geo_assets.coremachine.contract import JobStatus
 from geo_assets.coremachine.ledger import Attempt, Ledger
 from geo_assets.coremachine.ledger_tables import (
@@ -34,7 +35,6 @@ __all__ = ["LedgerRetention", "OldTasks", "SourceEntry"]
 
 _ROWS = 2000
 """Rows a transaction."""
-_IN_LIMIT = 500
 _PAUSE_SECONDS = 0.02
 _GOOD = [JobStatus.COMPLETED.value, JobStatus.COMPLETED_WITH_ERRORS.value]
 _WITH_RESULT = [*_GOOD, JobStatus.FAILED.value]
@@ -169,7 +169,7 @@ class LedgerRetention:
     def remove_attempts(self, attempt_ids: Sequence[str], *, goes_on: Callable[[], bool] = lambda: True) -> int:
         """Remove attempts with their tasks; returns how many."""
         removed = 0
-        for chunk in _chunks(attempt_ids, _IN_LIMIT):
+        for chunk in chunks(attempt_ids):
             if not goes_on():
                 break
             self._remove_tasks_of(chunk)
@@ -214,7 +214,7 @@ class LedgerRetention:
         self, table: sa.Table, key: sa.Column[Any], values: Sequence[str], condition: sa.ColumnElement[bool]
     ) -> int:
         removed = 0
-        for chunk in _chunks(values, _IN_LIMIT):
+        for chunk in chunks(values):
             query = table.delete().where(key.in_(chunk), condition)
             removed += self._ledger.write(lambda c, q=query: c.execute(q).rowcount)  # type: ignore[misc]
             time.sleep(self._pause)
@@ -246,7 +246,7 @@ class LedgerRetention:
         found: dict[str, list[SourceEntry]] = {}
         said = source_entries.c
         columns = (said.source, said.partition_key, said.state, said.reason)
-        for chunk in _chunks(keys, _IN_LIMIT):
+        for chunk in chunks(keys):
             query = sa.select(*columns, source_entries.c.gone_at).where(
                 source_entries.c.asset.in_(assets), source_entries.c.partition_key.in_(chunk)
             )
@@ -277,15 +277,10 @@ def _groups(by_attempt: Mapping[str, int]) -> Iterator[list[str]]:
     group: list[str] = []
     size = 0
     for attempt_id, number in by_attempt.items():
-        if group and (size + number > _ROWS or len(group) >= _IN_LIMIT):
+        if group and (size + number > _ROWS or len(group) >= IN_LIMIT):
             yield group
             group, size = [], 0
         group.append(attempt_id)
         size += number
     if group:
         yield group
-
-
-def _chunks[T](items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -13,7 +13,7 @@ green; a test fails then, so that somebody notices.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from geo_assets.coremachine import events
+from geo_assets.coremachine.batches import chunks
 
 try:
     from dagster._core.storage.event_log.schema import AssetEventTagsTable, AssetKeyTable, SqlEventLogStorageTable
@@ -32,9 +33,7 @@ except ImportError:  # pragma: no cover - a future Dagster
 
 _log = logging.getLogger(__name__)
 
-_NO_RUN = ""
-"""Run and job of events that no run wrote, as Dagster has them."""
-_IN_LIMIT = 500
+_AT_ONCE = 500
 """Most partitions in one statement; an index of SQLite is locked as long as it takes."""
 
 
@@ -62,7 +61,7 @@ def unmaterialize(instance: dg.DagsterInstance, *, asset: str, partition_keys: S
         shown = instance.get_materialized_partitions(key)
         _observe(instance, key, [partition for partition in partition_keys if partition in shown], who)
         return False
-    for chunk in _chunks(partition_keys):
+    for chunk in chunks(partition_keys, _AT_ONCE):
         # first, as it cannot be in one transaction with the rest: killed in between, it is written once more
         _observe(instance, key, _partitions_that_show(storage, key, chunk), who)
         _take_out(storage, key, chunk)
@@ -81,8 +80,8 @@ def _observe(instance: dg.DagsterInstance, key: dg.AssetKey, partition_keys: Seq
     now = datetime.now(UTC)
     events.report_observations(
         instance,
-        run_id=_NO_RUN,
-        job_name=_NO_RUN,
+        run_id=events.NO_RUN,
+        job_name=events.NO_RUN,
         step_key="",
         observations=[
             dg.AssetObservation(
@@ -132,13 +131,8 @@ def _take_out(storage: Any, key: dg.AssetKey, partition_keys: Sequence[str]) -> 
         if has_cache:
             row["cached_status_data"] = None
         if has_tags:
-            for chunk in _chunks(ids):
+            for chunk in chunks(ids, _AT_ONCE):
                 connection.execute(AssetEventTagsTable.delete().where(tags.event_id.in_(chunk)))
         connection.execute(SqlEventLogStorageTable.update().where(*shows).values(asset_key=None, partition=None))
         if row:
             connection.execute(AssetKeyTable.update().where(assets.asset_key == key.to_string()).values(row))
-
-
-def _chunks[T](items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), _IN_LIMIT):
-        yield items[start : start + _IN_LIMIT]

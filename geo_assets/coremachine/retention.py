@@ -1,8 +1,8 @@
 """What Dagster's storage keeps that nobody is shown any more: a corner that leans on names Dagster does not promise.
 
 What belongs here: finding and removing old runs with their logs, events that many newer ones of their partition have
-replaced, and the step events of runs that are kept; who is shown, and what is under way.  What does not: how long
-things are kept, and everything outside Dagster (``geo_assets.clean_up``).
+replaced, and the step events of runs that are kept; who is shown, and what is under way.  What does not: SQLite's file
+of each run (``run_files``), how long things are kept, and everything outside Dagster (``geo_assets.clean_up``).
 
 A partition shows what its latest materialization, planned event, observation and check evaluation say, and looks up the
 runs of these.  So a run may go when no (asset, partition) has its latest event of any type from it; that is one
@@ -17,20 +17,21 @@ somebody notices.
 """
 
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import dagster as dg
 import sqlalchemy as sa
 
+from geo_assets.coremachine.batches import chunks
+from geo_assets.coremachine.events import NO_RUN
 from geo_assets.coremachine.partition_wipe import unmaterialize
+from geo_assets.coremachine.run_files import FILES_AVAILABLE, TRIMMED, file_size, naive, run_files, unlink
 
 try:
     from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES, BulkActionsFilter, BulkActionStatus
@@ -41,7 +42,6 @@ try:
         SqlEventLogStorageTable,
     )
     from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-    from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
     from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
     from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
@@ -54,13 +54,10 @@ __all__ = ["Busy", "History", "HistoryPlan", "Shown", "is_available"]
 _log = logging.getLogger(__name__)
 
 _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
-_NO_RUN = ""
-"""Run of events that no run wrote; on SQLite they lie in a file of that name, too, which nothing shows."""
-_IN_LIMIT = 500
-"""Rows a transaction, and values a statement."""
+_ROWS = 500
+"""Rows a transaction."""
 _PAUSE_SECONDS = 0.02
 """After a transaction, for those who wait for the lock."""
-_BUSY_SECONDS = 30.0
 _TRIES = 5
 _PARTITION_TAGS = ("dagster/partition", "dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 _BACKFILL_TAG = "dagster/backfill"
@@ -73,26 +70,6 @@ _SHOWN_TYPES = tuple(
         dg.DagsterEventType.ASSET_OBSERVATION,
     )
 )
-
-TRIMMED = (
-    "ENGINE_EVENT",
-    "HANDLED_OUTPUT",
-    "LOADED_INPUT",
-    "LOGS_CAPTURED",
-    "OBJECT_STORE_OPERATION",
-    "RESOURCE_INIT_STARTED",
-    "RESOURCE_INIT_SUCCESS",
-    "STEP_INPUT",
-    "STEP_OUTPUT",
-    "STEP_RESTARTED",
-    "STEP_SKIPPED",
-    "STEP_START",
-    "STEP_SUCCESS",
-    "STEP_WORKER_STARTED",
-    "STEP_WORKER_STARTING",
-)
-"""Types of event that an old run is kept without, beside its log messages: neither asset events, nor what tells how the
-run and its steps failed, nor the changes of its status, which sensors read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +130,7 @@ def is_available(instance: dg.DagsterInstance) -> bool:
     events: Any = instance.event_log_storage
     return (
         RETENTION_AVAILABLE
+        and FILES_AVAILABLE
         and isinstance(events, SqlEventLogStorage)
         and isinstance(_runs(instance), SqlRunStorage)
         and all(hasattr(events, name) for name in ("index_connection", "index_transaction", "has_table"))
@@ -171,6 +149,7 @@ class History:
         self._instance = instance
         self._events: Any = instance.event_log_storage
         self._pause = pause_seconds
+        self._files = run_files(instance)
 
     # --- choosing ---------------------------------------------------------------------------------------------
 
@@ -205,7 +184,8 @@ class History:
         )
         superseded, superseded_bytes, more_superseded = self._superseded(before, keep_events, set(runs), at_most * 10)
         checks = self._superseded_checks(before, keep_events, set(runs), at_most * 10)
-        orphans = self._orphans(before)
+        there = set(_runs(self._instance).get_run_ids()) if self._files is not None else set()
+        orphans = self._files.orphans(before, there) if self._files is not None else []
         run_events, run_bytes = self._size_of(runs)
         return HistoryPlan(
             runs=tuple(runs),
@@ -217,10 +197,10 @@ class History:
             checks=checks,
             trimmed=trimmed,
             trimmed_bytes=trimmed_bytes,
-            runless=self._runless(before),
+            runless=self._files.count_runless(before) if self._files is not None else 0,
             before=before,
             orphans=tuple(orphans[:at_most]),
-            orphan_bytes=sum(_file_size(path) for path in orphans[:at_most]),
+            orphan_bytes=sum(file_size(path) for path in orphans[:at_most]),
             more=len(free) > at_most or more_to_trim or more_superseded or len(orphans) > at_most,
         )
 
@@ -235,7 +215,7 @@ class History:
         tags.setdefault(_BACKFILL_TAG, []).extend(one.backfill_id for one in self._backfills())
         found: set[str] = set()
         for name, values in tags.items():
-            for chunk in _chunks(values):
+            for chunk in chunks(values, _ROWS):
                 found.update(_runs(self._instance).get_run_ids(dg.RunsFilter(tags={name: list(chunk)})))
         for run in self._runs_under_way():
             found.update(one for one in (run.parent_run_id, run.root_run_id) if one)
@@ -282,7 +262,7 @@ class History:
             # evaluations of checks go with the executions they belong to
             rows.dagster_event_type.in_(_SHOWN_TYPES),
             # what a run says of no partition is about the run, and goes with it
-            sa.or_(rows.partition.is_not(None), rows.run_id == _NO_RUN),
+            sa.or_(rows.partition.is_not(None), rows.run_id == NO_RUN),
         )
         many = sa.select(*same).where(*which).group_by(*same).having(sa.func.count() > keep).order_by(*same)
         found: list[int] = []
@@ -296,7 +276,7 @@ class History:
                     .offset(keep)
                 )
                 for row in connection.execute(older):
-                    if row.timestamp < _naive(before) and row.run_id not in going:
+                    if row.timestamp < naive(before) and row.run_id not in going:
                         found.append(row.id)
                         size += row.size
                 if len(found) >= at_most:
@@ -325,7 +305,7 @@ class History:
                 found += [
                     row.id
                     for row in connection.execute(older)
-                    if row.id not in latest and row.create_timestamp < _naive(before) and row.run_id not in going
+                    if row.id not in latest and row.create_timestamp < naive(before) and row.run_id not in going
                 ]
                 if len(found) >= at_most:
                     break
@@ -342,14 +322,14 @@ class History:
         return found, size, False
 
     def _trimmable(self, run_ids: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-        if self._is_sharded:
+        if self._files is not None:
             for run_id in run_ids:
-                number, size = self._in_file(run_id, _COUNT_TRIMMED, TRIMMED) or (0, 0)
+                number, size = self._files.count_trimmable(run_id)
                 if number:
-                    yield run_id, int(number), int(size)
+                    yield run_id, number, size
             return
         rows = SqlEventLogStorageTable.c
-        for chunk in _chunks(run_ids):
+        for chunk in chunks(run_ids, _ROWS):
             query = (
                 sa.select(rows.run_id, sa.func.count(), sa.func.sum(sa.func.length(rows.event)))
                 .where(rows.run_id.in_(chunk), *_trimmable_rows())
@@ -364,13 +344,13 @@ class History:
     def _size_of(self, run_ids: Sequence[str]) -> tuple[int, int]:
         rows = SqlEventLogStorageTable.c
         number = size = 0
-        for chunk in _chunks(run_ids):
+        for chunk in chunks(run_ids, _ROWS):
             query = sa.select(sa.func.count(), sa.func.sum(sa.func.length(rows.event))).where(rows.run_id.in_(chunk))
             with self._events.index_connection() as connection:
                 some, length = connection.execute(query).one()
             number += int(some)
             size += int(length or 0)
-        return number, size + sum(_file_size(self._shard(run_id)) for run_id in run_ids if self._is_sharded)
+        return number, size + (self._files.size(run_ids) if self._files is not None else 0)
 
     # --- removing ---------------------------------------------------------------------------------------------
 
@@ -384,7 +364,7 @@ class History:
         rows, checks = SqlEventLogStorageTable.c, AssetCheckExecutionsTable.c
         superseded = self._remove_events(plan.superseded, goes_on)
         done_checks: list[int] = []
-        for chunk in _chunks(plan.checks):
+        for chunk in chunks(plan.checks, _ROWS):
             if not goes_on():
                 break
             with self._events.index_connection() as connection:
@@ -394,8 +374,8 @@ class History:
             done_checks += chunk
         runs = self._one_by_one(plan.runs, self._remove_run, goes_on)
         trimmed = self._one_by_one(tuple(plan.trimmed), self._trim, goes_on)
-        runless = self._remove_runless(plan.before, goes_on) if plan.runless and plan.before is not None else 0
-        orphans = self._one_by_one(plan.orphans, _unlink_shard, goes_on)
+        runless = self._remove_runless(plan, goes_on)
+        orphans = self._one_by_one(plan.orphans, unlink, goes_on)
         return HistoryPlan(
             runs=runs,
             kept=plan.kept,
@@ -427,7 +407,7 @@ class History:
     def _remove_events(self, ids: Sequence[int], goes_on: Callable[[], bool] = lambda: True) -> tuple[int, ...]:
         has_tags = self._events.has_table(AssetEventTagsTable.name)
         done: list[int] = []
-        for chunk in _chunks(ids):
+        for chunk in chunks(ids, _ROWS):
             if not goes_on():
                 break
             tags = [AssetEventTagsTable.c.event_id.in_(chunk)] if has_tags else []
@@ -453,9 +433,8 @@ class History:
         self._remove_events(ids)
         if self._events.has_table(AssetCheckExecutionsTable.name):
             self._delete(checks.run_id == run_id)
-        if self._is_sharded:
-            _unlink_shard(self._shard(run_id))
-            self._events._initialized_dbs.discard(run_id)  # noqa: SLF001 - or it would look for its tables there
+        if self._files is not None:
+            self._files.remove(run_id)
         try:
             self._instance.compute_log_manager.delete_logs(prefix=[run_id])
         except Exception as error:  # noqa: BLE001 - whatever the manager of another is: the logs are all that stays
@@ -465,8 +444,8 @@ class History:
         self._delete(RunTagsTable.c.run_id == run_id, RunsTable.c.run_id == run_id, where=where)
 
     def _trim(self, run_id: str) -> None:
-        if self._is_sharded:
-            self._in_file(run_id, _TRIM, TRIMMED, vacuum=True)
+        if self._files is not None:
+            self._files.trim(run_id)
             return
         rows = SqlEventLogStorageTable.c
         with self._events.index_connection() as connection:
@@ -474,60 +453,15 @@ class History:
             ids = list(connection.execute(query).scalars())
         self._remove_events(ids)
 
-    # --- files of SQLite --------------------------------------------------------------------------------------
-
-    @property
-    def _is_sharded(self) -> bool:
-        return type(self._events) is SqliteEventLogStorage
-
-    def _shard(self, run_id: str) -> Path:
-        return Path(self._events.path_for_shard(run_id))
-
-    def _in_file(
-        self, run_id: str, statement: str, values: Sequence[Any], *, vacuum: bool = False
-    ) -> tuple[Any, ...] | None:
-        """Do something in a run's own file, where there is one with tables: a row of what was asked for."""
-        address = f"file:{quote(str(self._shard(run_id)))}?mode=rw"  # never made, if it is gone
-        # damaged, or in use: it stays as it is
-        with (
-            suppress(sqlite3.DatabaseError),
-            closing(sqlite3.connect(address, timeout=_BUSY_SECONDS, uri=True)) as connection,
-        ):
-            with connection:
-                done = connection.execute(statement, values)
-                row: tuple[Any, ...] | None = done.fetchone() if done.description else (done.rowcount,)
-            if vacuum:
-                connection.execute("VACUUM")
-            return row
-        return None
-
-    def _runless(self, before: datetime) -> int:
-        if not self._is_sharded:
-            return 0
-        (number,) = self._in_file(_NO_RUN, _COUNT_OLD, [str(_naive(before))]) or (0,)
-        return int(number)
-
-    def _remove_runless(self, before: datetime, goes_on: Callable[[], bool]) -> int:
+    def _remove_runless(self, plan: HistoryPlan, goes_on: Callable[[], bool]) -> int:
         removed = 0
-        while goes_on():
-            (number,) = self._in_file(_NO_RUN, _REMOVE_OLD, [str(_naive(before)), _IN_LIMIT]) or (0,)
-            removed += int(number)
-            if number < _IN_LIMIT:
+        while self._files is not None and plan.runless and plan.before is not None and goes_on():
+            number = self._files.remove_runless(plan.before, at_most=_ROWS)
+            removed += number
+            if number < _ROWS:
                 break
             time.sleep(self._pause)
         return removed
-
-    def _orphans(self, before: datetime) -> list[Path]:
-        """Files of runs that Dagster's own ways of deletion left."""
-        if not self._is_sharded:
-            return []
-        there = set(_runs(self._instance).get_run_ids())
-        found = [
-            path
-            for path in self._shard("x").parent.glob("*.db")
-            if path.stem not in there and path.stem != INDEX_SHARD_NAME and _changed(path) < before.timestamp()
-        ]
-        return sorted(found)
 
     # --- partitions -------------------------------------------------------------------------------------------
 
@@ -578,14 +512,6 @@ class History:
 
 # --- rows ------------------------------------------------------------------------------------------------------------
 
-_CONDITION = (
-    f"asset_key IS NULL AND (dagster_event_type IS NULL OR dagster_event_type IN ({', '.join('?' * len(TRIMMED))}))"
-)
-_COUNT_TRIMMED = f"SELECT count(*), coalesce(sum(length(event)), 0) FROM event_logs WHERE {_CONDITION}"  # noqa: S608
-_COUNT_OLD = "SELECT count(*) FROM event_logs WHERE timestamp < ?"
-_REMOVE_OLD = "DELETE FROM event_logs WHERE id IN (SELECT id FROM event_logs WHERE timestamp < ? ORDER BY id LIMIT ?)"
-_TRIM = f"DELETE FROM event_logs WHERE {_CONDITION}"  # noqa: S608 - text of this module
-
 
 def _equal(columns: Sequence[Any], values: Sequence[Any]) -> list[sa.ColumnElement[bool]]:
     # not IS NOT DISTINCT FROM, for which PostgreSQL uses no index
@@ -610,32 +536,3 @@ def _patiently(work: Callable[[], None]) -> None:
             return
         time.sleep(1)
     work()
-
-
-def _naive(moment: datetime) -> datetime:
-    """As the event log has it: UTC, without saying so."""
-    return moment.astimezone(UTC).replace(tzinfo=None)
-
-
-def _unlink_shard(path: Path) -> None:
-    # the journals last: a file without its journal is whole, a journal without its file is nothing
-    for name in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-        name.unlink(missing_ok=True)
-
-
-def _file_size(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_size
-    return 0
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # gone meanwhile
-        return float("inf")
-
-
-def _chunks[T](items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), _IN_LIMIT):
-        yield items[start : start + _IN_LIMIT]

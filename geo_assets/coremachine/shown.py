@@ -4,12 +4,13 @@ What belongs here: reading the materialized partitions of an asset, and writing 
 finished attempt.  What does not: finding out which are missing (``geo_assets.reconcile``).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import dagster as dg
 
 from geo_assets.coremachine import dispatch, events
+from geo_assets.coremachine.batches import chunks
 from geo_assets.coremachine.binding import Binding
 from geo_assets.coremachine.contract import OutcomeKind, PartitionNews
 from geo_assets.coremachine.identity import decode_partition_key
@@ -39,10 +40,6 @@ class Missing(Protocol):
         ...
 
 
-_NO_RUN = ""
-_IN_LIMIT = 500
-
-
 def materialized(instance: dg.DagsterInstance, asset: str) -> set[str]:
     """The partitions of an asset that Dagster shows as materialized."""
     return set(instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset)))
@@ -63,7 +60,7 @@ def show_again(
     if owner is None:
         return
     dispatch.add_partitions(instance, owner, list(attempts))
-    for chunk in _chunks(list(attempts.items())):
+    for chunk in chunks(list(attempts.items())):
         found = {one.attempt_id: one for one in machine.ledger.attempts_by_id([attempt_id for _, attempt_id in chunk])}
         by_run: dict[str, list[dg.AssetMaterialization]] = {}
         for key, attempt_id in chunk:
@@ -103,9 +100,5 @@ def _materialization(
 
 def _run_of(instance: dg.DagsterInstance, attempt: Attempt) -> str:
     """The attempt's run, unless Dagster has forgotten it."""
-    run_id = attempt.run_id or _NO_RUN
-    return run_id if run_id and instance.has_run(run_id) else _NO_RUN
-
-
-def _chunks[T](items: Sequence[T]) -> list[Sequence[T]]:
-    return [items[start : start + _IN_LIMIT] for start in range(0, len(items), _IN_LIMIT)]
+    run_id = attempt.run_id or events.NO_RUN
+    return run_id if run_id and instance.has_run(run_id) else events.NO_RUN

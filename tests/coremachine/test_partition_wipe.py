@@ -151,7 +151,7 @@ def test_killed_after_the_note_it_is_finished_by_the_next_time(
 
 
 def test_many_partitions_take_several_statements(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition_wipe, "_IN_LIMIT", 3)
+    monkeypatch.setattr(partition_wipe, "_AT_ONCE", 3)
     materialize(instance, "run-1", *NAMES)
     unmaterialize(instance, asset=ASSET, partition_keys=NAMES[:7], who="jane")
     assert statuses(instance) == {NAMES[7]: GREEN}

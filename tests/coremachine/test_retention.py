@@ -13,7 +13,7 @@ import pytest
 from dagster._core.events import AssetObservationData
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
-from geo_assets.coremachine import events, retention
+from geo_assets.coremachine import events, retention, run_files
 from geo_assets.coremachine.retention import History, HistoryPlan, is_available
 
 COG, ITEM = dg.AssetKey(["raster", "cog"]), dg.AssetKey(["raster", "item"])
@@ -163,7 +163,7 @@ def test_dagster_still_has_the_names_that_retention_needs(embedded: dg.DagsterIn
         "this version of Dagster has changed the names that geo_assets.coremachine.retention uses: old runs and events"
         " stay until they are found again"
     )
-    assert set(retention.TRIMMED) <= {one.value for one in dg.DagsterEventType}
+    assert set(run_files.TRIMMED) <= {one.value for one in dg.DagsterEventType}
 
 
 def test_partitions_show_the_same_when_what_is_not_shown_is_gone(instance: dg.DagsterInstance) -> None:
