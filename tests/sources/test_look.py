@@ -333,7 +333,7 @@ def test_more_than_fits_into_memory_is_compared_alike(
     if spilled:
         monkeypatch.setattr("geo_assets.containers.buckets._IN_MEMORY", 50)
         monkeypatch.setattr("geo_assets.containers.buckets._HASHED", 5)
-    monkeypatch.setattr("geo_assets.sources.register._PAGE", 30)
+    monkeypatch.setattr("geo_assets.sources.register_looks._PAGE", 30)
     monkeypatch.setattr("geo_assets.sources.comparison._FRAME", 20)
     monkeypatch.setattr(look_module, "BATCH", 7)
     vectors = source(workflow="ingest_vector")

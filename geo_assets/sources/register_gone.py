@@ -1,0 +1,125 @@
+"""What a source remembers, for what is gone: what partitions have yet to say, and what is due to be taken back.
+
+What belongs here: reading and writing that.  What does not: saying it (``assets.source_presence``), and taking back
+(``removal``).
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from geo_assets.coremachine.batches import chunks
+from geo_assets.coremachine.ledger_tables import MATERIALIZATION_OWED, attempts, source_entries
+from geo_assets.sources.register_rows import ACTIVE, TAKEN_BACK, TOLD, Entry, EntryState, Presence, Rows, entry_of
+
+
+class Gone(Rows):
+    """What is read and written of entries that are gone, or back."""
+
+    def untold(self, *, limit: int, assets: Collection[str] = ()) -> list[Presence]:
+        """Entries whose partitions do not say yet that they are gone, or are back.
+
+        Those that are gone while a job of their partition is under way are left out: what it makes is to say so, too.
+
+        Args:
+            limit: most entries.
+            assets: what else has these partitions, besides the asset of the source's own workflow.
+        """
+        other = source_entries.alias("other")
+        taken_over = (
+            sa.select(sa.literal(1))
+            .where(
+                other.c.asset == source_entries.c.asset,
+                other.c.partition_key == source_entries.c.partition_key,
+                other.c.state.in_([EntryState.WAITING.value, EntryState.QUEUED.value]),
+                sa.or_(other.c.source != source_entries.c.source, other.c.entry != source_entries.c.entry),
+                self._is_configured(other),
+            )
+            .exists()
+        )
+        live = [self._mine, source_entries.c.state != EntryState.GONE.value, source_entries.c.gone_at.is_not(None)]
+        under_way = (
+            sa.select(sa.literal(1))
+            .where(
+                sa.or_(attempts.c.asset == source_entries.c.asset, attempts.c.asset.in_(sorted(assets))),
+                attempts.c.partition_key == source_entries.c.partition_key,
+                sa.or_(attempts.c.status.in_(ACTIVE), MATERIALIZATION_OWED),
+            )
+            .exists()
+        )
+        query = (
+            sa.select(source_entries, taken_over.label("taken_over"))
+            .where(sa.or_(sa.and_(*self._untold_gone(), ~under_way), sa.and_(*live)))
+            .order_by(source_entries.c.sequence)
+            .limit(limit)
+        )
+        rows = self.ledger.read(lambda c: list(c.execute(query)))
+        return [
+            Presence(
+                entry=row.entry,
+                name=row.name,
+                asset=row.asset,
+                partition_key=row.partition_key,
+                gone_at=row.gone_at,
+                gone=row.state == EntryState.GONE.value,
+                taken_over=bool(row.taken_over),
+            )
+            for row in rows
+        ]
+
+    def mark_told(self, told: Sequence[Presence]) -> None:
+        """Record that their partitions say it; what changed meanwhile is told anew."""
+
+        def work(c: Connection) -> None:
+            this = [
+                self._mine,
+                source_entries.c.entry == sa.bindparam("b_entry"),
+                source_entries.c.gone_at == sa.bindparam("b_gone_at"),
+            ]
+            gone = source_entries.c.state == EntryState.GONE.value
+            for is_gone, condition, values in ((True, gone, {"reason": TOLD}), (False, ~gone, {"gone_at": None})):
+                rows = [{"b_entry": one.entry, "b_gone_at": one.gone_at} for one in told if one.gone is is_gone]
+                if rows:
+                    c.execute(source_entries.update().where(*this, condition).values(**values), rows)
+
+        self.ledger.write(work)
+
+    def expired(self, before: datetime, *, limit: int) -> list[Entry]:
+        """Entries gone before this moment of which something may be left, whose partition is nobody else's now."""
+        other = source_entries.alias("other")
+        needed = sa.select(sa.literal(1)).where(
+            other.c.asset == source_entries.c.asset,
+            other.c.partition_key == source_entries.c.partition_key,
+            other.c.state != EntryState.GONE.value,
+            self._is_configured(other),
+        )
+        query = (
+            source_entries.select()
+            .where(
+                self._mine,
+                source_entries.c.state == EntryState.GONE.value,
+                source_entries.c.gone_at < before,
+                source_entries.c.reason == TOLD,
+                source_entries.c.partition_key.is_not(None),
+                ~needed.exists(),
+            )
+            .order_by(source_entries.c.sequence)
+            .limit(limit)
+        )
+        return self.ledger.read(lambda c: [entry_of(row) for row in c.execute(query)])
+
+    def mark_taken_back(self, entries: Sequence[Entry]) -> None:
+        """Record that nothing is left of what was made of these; those that are back are left alone."""
+
+        def work(c: Connection) -> None:
+            for chunk in chunks([one.entry for one in entries]):
+                gone = source_entries.c.state == EntryState.GONE.value
+                c.execute(
+                    source_entries.update()
+                    .where(self._mine, source_entries.c.entry.in_(chunk), gone)
+                    .values(reason=TAKEN_BACK)
+                )
+
+        self.ledger.write(work)
