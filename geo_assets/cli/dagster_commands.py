@@ -22,7 +22,7 @@ from rich.progress import Progress as Bars
 from geo_assets.cli.exits import FAILED
 from geo_assets.cli.output import JsonOption, note, print_json, print_table, say, styled_status
 from geo_assets.dagster_home import ensure_dagster_home, workspace_file
-from geo_assets.dagster_server import dev_command
+from geo_assets.dagster_server import dev_command, free_port
 from geo_assets.report_server import start_beside
 from geo_assets.settings import Settings, get_settings
 
@@ -51,12 +51,15 @@ def dev(
 ) -> None:
     """Start Dagster with this code location: UI, daemon, run queue. Ctrl-C stops it."""
     settings = get_settings()
+    free_port(port)
     home = ensure_dagster_home(settings)
     note(f"Dagster on http://{host}:{port}, its instance in {home}")
     _offer_report(settings, host=host, port=port)
     command = dev_command(workspace_file(settings.home_path), host=host, port=port)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode every run would take seconds longer to start
     sys.stdout.flush()
+    # a child of a background job inherits SIGINT as ignored, and Dagster would then ignore SIGTERM as well
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(command[0], command)  # noqa: S606 - takes our place, so that signals reach it
 
 

@@ -426,8 +426,15 @@ def _what_failed(problems: Sequence[Attempt], *, total: int, unfinished: int, ot
         parts.append(f"{unfinished} did not finish; the queue takes them up again")
     parts += others
     if problems:
-        parts.append(_how_to_retry(problems[0].run_id))
+        parts += [_first_reasons(problems), _how_to_retry(problems[0].run_id)]
     return "; ".join(parts)
+
+
+def _first_reasons(problems: Sequence[Attempt], limit: int = 3, most: int = 200) -> str:
+    """Which, and why, of the first; all of them are in the table beside."""
+    told = [f"{one.partition_key}: {(one.reason or 'no reason was given')[:most]}" for one in problems[:limit]]
+    more = f" · and {len(problems) - limit} more, see the tables of this run" if len(problems) > limit else ""
+    return " · ".join(told) + more
 
 
 def _how_to_retry(run_id: str | None) -> str:

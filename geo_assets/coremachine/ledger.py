@@ -321,7 +321,7 @@ class JobFilter:
     prefix: str | None = None
     """Beginning of the partition key."""
     source: str | None = None
-    """Of the source whose look brought about the latest attempt."""
+    """Of the source that brought them about, whoever has queued them again since."""
     run_id: str | None = None
     """Of the run that the latest attempt belongs to."""
     newer_than: timedelta | None = None
@@ -1886,9 +1886,12 @@ def _of_attempts(which: JobFilter) -> Iterator[sa.ColumnElement[bool]]:
     if which.reason_contains:
         text = sa.func.coalesce(jobs.c.reason, "") + " " + sa.func.coalesce(jobs.c.error_details, "")
         yield sa.func.lower(text).contains(which.reason_contains.lower(), autoescape=True)
-    for column, value in ((attempts.c.source, which.source), (attempts.c.run_id, which.run_id)):
-        if value is not None:
-            yield jobs.c.latest_attempt.in_(sa.select(attempts.c.attempt_id).where(column == value))
+    if which.source is not None:  # a job stays its source's, whoever has queued it again since
+        of_source = sa.select(attempts.c.job_type, attempts.c.job_id).where(attempts.c.source == which.source)
+        yield sa.tuple_(jobs.c.job_type, jobs.c.job_id).in_(of_source)
+    if which.run_id is not None:
+        in_run = sa.select(attempts.c.attempt_id).where(attempts.c.run_id == which.run_id)
+        yield jobs.c.latest_attempt.in_(in_run)
 
 
 def _of_time(which: JobFilter) -> Iterator[sa.ColumnElement[bool]]:

@@ -154,6 +154,8 @@ def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
         description="Queue failed, cancelled and partly failed jobs again, gathered into waves.",
         tags=JOB_TAGS,
         executor_def=dg.in_process_executor,
+        # what the launchpad opens with: every choice in sight, none made
+        config={"ops": {RETRY_OP: {"config": {"run_id": None, "asset": None, "reason_group": None, "source": None}}}},
     )
     def retry_failed() -> None:
         queue()

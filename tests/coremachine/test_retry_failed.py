@@ -15,7 +15,7 @@ from geo_assets.coremachine.contract import Handler, Workflow, WorkflowParameter
 from geo_assets.coremachine.ledger import JobFilter, Ledger
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.queue_jobs import build_retry_job
-from geo_assets.coremachine.submission import failed_jobs, submit_many
+from geo_assets.coremachine.submission import failed_jobs, prepare, submit_many
 from geo_assets.resources.core_machine import core_machine_resource
 from geo_assets.settings import get_settings
 
@@ -110,7 +110,8 @@ def test_a_run_says_which_failed_and_why_and_what_to_paste(defs: dg.Definitions,
         data = failure.step_failure_data
         assert data.user_failure_data is not None
         said = str(data.user_failure_data.description)
-        assert said.startswith("6 of 7 failed; to queue just these again, run the job retry_failed")
+        assert said.startswith("6 of 7 failed; cut%2C off 0: TILE_CUT: tile 'cut, off 0' ends at 0 · cut%2C off 1: ")
+        assert " · and 3 more, see the tables of this run; to queue just these again, run the job retry_failed" in said
         table = str(data.user_failure_data.metadata["failures"].value)
         by_reason, _, one_by_one = table.partition("\n\n")
         assert by_reason.splitlines()[2:] == [
@@ -156,6 +157,19 @@ def test_retry_takes_what_was_chosen(
         metadata = retried(defs, instance, config)
     assert waiting(machine) == {name.replace(",", "%2C") for name in queued}
     assert metadata["queued_again"].value == len(queued)
+
+
+def test_a_job_stays_its_source_s_whoever_queued_it_again(defs: dg.Definitions, machine: CoreMachine) -> None:
+    binding = machine.registry["read_tile"]
+    machine.ledger.submit([prepare(machine, binding, {"tile": tile}, source="tiles") for tile in TILES[:2]])
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):
+            (asked,) = dispatch.tick(machine, instance).runs
+            job = defs.resolve_job_def("read_tile")
+            job.execute_in_process(instance=instance, tags=dict(asked.tags), raise_on_error=False)
+            found = failed_jobs(machine, JobFilter(source="tiles"))
+            assert {job.partition_key for job in found} == {name.replace(",", "%2C") for name in TILES[:2]}
+            retried(defs, instance, {"source": "tiles"})
 
 
 def test_a_thousand_keys_and_more_are_chosen_as_few_are(defs: dg.Definitions, machine: CoreMachine) -> None:
