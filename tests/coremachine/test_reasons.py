@@ -31,6 +31,9 @@ REASONS = {
     "the zip archive has shapefiles: 'a', 'b{0}', 'c' and {0} more": "the zip archive has shapefiles: …",
     "bronze/tile_{0}.tif was replaced while it was read": "… was replaced while it was read",
     "tile_{0}.geojson is ESRI JSON": "… is ESRI JSON",
+    "the HDF5 file {0}.h5 holds JPEG 2000 in EPSG:4326 (WGS 84 / UTM zone 32N), int16 at {0}; Arc/Info writes none": (
+        "the HDF5 file … holds JPEG 2000 in EPSG:4326 (WGS 84 / UTM zone 32N), int16 at N; Arc/Info writes none"
+    ),
     "killed by SIGKILL after {0}.5 s at {0}%": "killed by SIGKILL after N s at N",
 }
 
@@ -41,7 +44,13 @@ def test_what_is_particular_goes_and_the_rest_stays(text: str, group: str, numbe
     assert group_of(text.format(number, name) if "{1}" in text else text.format(number, number)) == group
 
 
-@given(st.text(st.sampled_from("a Z_/.'\"`…N0129,:-+eE%()x\n“”éab")) | st.text())
+@given(
+    st.text(st.sampled_from("a Z_/.'\"`…N0129,:-+eE%()x\n“”éab"))
+    | st.lists(
+        st.sampled_from(["JPEG 2000", "JPEG ", "Arc/Info", "Arc/", "HDF5", "EPSG:", "4326", " ", "/", ".", "'", ","])
+    ).map("".join)
+    | st.text()
+)
 def test_a_group_is_short_and_its_own_group(text: str) -> None:
     group = group_of(text)
     assert group
