@@ -20,8 +20,9 @@ __all__ = ["declared_nodata", "where_cut_off"]
 _COMPRESSION = 259
 _OFFSETS, _COUNTS = (273, 324), (279, 325)
 _SUB_DIRECTORIES = 330
+_GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)
 _GDAL_NODATA = 42113
-_ASCII = 2
+_ASCII, _DOUBLE = 2, 12
 _UNCOMPRESSED = 1
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}
 """Bytes a value of the types that are looked at."""
@@ -53,7 +54,7 @@ class _Directories:
         self._pointer, self._count, self._entry = ("Q", "Q", "HHQ8s") if big else ("I", "H", "HHI4s")
         self._inline = 8 if big else 4
         self.furthest = 0
-        """Just behind the beginning of the last directory that is named."""
+        """Just behind the last directory that is named, as far as that is known."""
         self._first = struct.unpack(f"{order}{self._pointer}", head[8:16] if big else head[4:8])[0]
 
     def __iter__(self) -> Iterator[dict[int, _Tag]]:
@@ -75,6 +76,8 @@ class _Directories:
         (count,) = self._unpack(self._count)
         size = struct.calcsize(f"{self.order}{self._entry}")
         start = self._file.tell()
+        if count <= _MOST_ENTRIES:
+            self.furthest = max(self.furthest, start + count * size)
         tags: dict[int, _Tag] = {}
         for position in range(min(count, _MOST_ENTRIES)):
             tag, kind, length, value = self._unpack(self._entry)
@@ -108,6 +111,11 @@ class _Directories:
             at += len(data)
             yield np.frombuffer(data, dtype=f"{self.order}u{size}").astype(np.uint64)
 
+    def end(self, tag: _Tag) -> int:
+        """Where its values end, if they are elsewhere than in the directory, else 0."""
+        size = tag.count * (8 if tag.kind == _DOUBLE else _SIZES.get(tag.kind, 1))
+        return tag.at + size if size > self._inline else 0
+
     def text(self, tag: _Tag) -> bytes:
         """Its bytes."""
         self._file.seek(tag.at)
@@ -133,6 +141,8 @@ def declared_nodata(path: Path) -> str | None:
 def where_cut_off(path: Path) -> int | None:
     """Return where the last block or directory of a TIFF is if that is beyond the end of the file, else ``None``.
 
+    What a directory says of where its blocks are and lie on Earth belongs to it, wherever in the file that is.
+
     Never raises for what is in the file: a damaged directory is GDAL's to complain about.  Blocks that are not there
     on purpose (offset or size 0) do not count; nor does the size of uncompressed ones, which many writers get wrong.
     """
@@ -143,6 +153,9 @@ def where_cut_off(path: Path) -> int | None:
             directories = _Directories(file)
             try:
                 for tags in directories:
+                    # a raster whose georeference is beyond the end opens as one that has none
+                    needed = [tags[tag] for tag in (*_OFFSETS, *_COUNTS, *_GEOREFERENCE) if tag in tags]
+                    furthest = max([furthest, *map(directories.end, needed)])
                     furthest = max(furthest, _furthest(directories, tags))
             finally:
                 furthest = max(furthest, directories.furthest)

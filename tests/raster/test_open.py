@@ -410,7 +410,7 @@ def test_in_the_sandbox_nothing_is_contacted_and_no_secret_comes_out(
 @pytest.mark.parametrize(
     "options", [{"compress": "deflate"}, {"tiled": True, "compress": "lzw"}, {}, {"bigtiff": "YES"}]
 )
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("share", [0.004, 0.0075, 0.3, 0.6, 0.95])
 def test_a_tiff_cut_off_is_known_by_its_directory(tmp_path: Path, options: dict[str, Any], share: float) -> None:
     path = write(tmp_path / "x.tif", noise(1, 200, 200), blockysize=16, **options)
     assert where_cut_off(path) is None
