@@ -308,8 +308,8 @@ def test_what_vanished_before_its_source_was_changed_is_gone_if_it_would_match(w
     assert look(w.machine, source(workflow="ingest_vector", container="elsewhere")).dropped == 1, "who knows"
 
 
-def test_of_two_looks_at_once_the_first_to_write_wins(watched_on_each: Watched) -> None:
-    w = watched_on_each
+def test_of_two_looks_at_once_the_first_to_write_wins(watched: Watched) -> None:
+    w = watched
     w.put("a.tif")
     look(w.machine, SCENES)
     w.put("b.tif")

@@ -157,7 +157,7 @@ def test_a_dataset_that_can_never_be_opened_is_refused(watched: Watched, monkeyp
 
 
 def test_a_store_that_never_answers_holds_nothing_up(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geo_assets.sources.tick._TURN_SECONDS", 0.3)
+    monkeypatch.setattr("geo_assets.sources.tick._TURN_SECONDS", 0.8)
     watched.machine.settings.__dict__["look_seconds"] = 0.3
     forever = threading.Event()
     real = watched.store.read_start
@@ -240,8 +240,8 @@ def test_what_no_job_can_be_made_of_is_refused_with_the_reason(watched: Watched)
     assert w.states() == {"2024.tif": "queued", "x.tif": "queued"}
 
 
-def test_of_two_names_with_one_partition_the_first_keeps_it(watched_on_each: Watched) -> None:
-    w = watched_on_each
+def test_of_two_names_with_one_partition_the_first_keeps_it(watched: Watched) -> None:
+    w = watched
     w.put("a/roads.gpkg", "b/roads.gpkg")
     assert looked_and_turned(w, VECTORS) == (1, 1)
     assert w.entries()["b/roads.gpkg"].reason.startswith("'a/roads.gpkg' has its partition geo.roads already")
