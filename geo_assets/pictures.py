@@ -28,6 +28,7 @@ __all__ = [
     "gallery",
     "histogram_svg",
     "shown_at_once",
+    "trimmed_histogram",
 ]
 
 _MOST_ROWS = 12
@@ -43,6 +44,8 @@ _NARROWEST = 1e-300
 """Width of a histogram that can still be drawn to scale."""
 _BUCKETS = 32
 _FEWER_BUCKETS = (_BUCKETS, 24, 16, 8)
+_APART = 16
+"""Most values that are drawn as bars with gaps between them."""
 _HISTOGRAM_CHARACTERS = 950
 _HISTOGRAM_BANDS = 3
 _BAND_COLOURS = ("#c33", "#3a3", "#36c")
@@ -102,6 +105,34 @@ def coarse_histogram(histogram: Mapping[str, Any], buckets: int = _BUCKETS) -> d
     return {"count": few, "min": histogram["min"], "max": histogram["max"], "buckets": merged}
 
 
+def trimmed_histogram(histogram: Mapping[str, Any]) -> dict[str, Any]:
+    """A histogram without the empty buckets at its ends: bytes are counted from 0 to 255, whatever there is.
+
+    Where each bucket counts one whole number, as of bytes, ``min`` and ``max`` are the first and the last that there
+    is, and between few of them there are empty buckets, so that a mask of 0 and 1 is two bars and no block.
+
+    Args:
+        histogram: as for :func:`coarse_histogram`.
+
+    Returns:
+        A histogram of the same kind with the same sum; trimming it again changes nothing of what is drawn.
+    """
+    counts, low, high = histogram["buckets"], histogram["min"], histogram["max"]
+    filled = [position for position, count in enumerate(counts) if count]
+    if not filled:
+        return dict(histogram)
+    first, beyond = filled[0], filled[-1] + 1
+    kept = counts[first:beyond]
+    if high - low + 1 == len(counts) and float(low).is_integer():
+        low, high = low + first, low + beyond - 1
+        if len(kept) <= _APART:
+            kept = [number for count in kept for number in (count, 0)][:-1]
+    else:
+        width = (high - low) / len(counts)
+        low, high = low + first * width if first else low, low + beyond * width if beyond < len(counts) else high
+    return {"count": len(kept), "min": low, "max": high, "buckets": kept}
+
+
 def histogram_svg(bands: Sequence[Mapping[str, Any]]) -> str:
     """Draw the histograms of up to three bands over each other.
 
@@ -113,7 +144,8 @@ def histogram_svg(bands: Sequence[Mapping[str, Any]]) -> str:
     Returns:
         An SVG document, small enough to be shown at once; empty where no band has a histogram.
     """
-    histograms = [_trimmed(band["histogram"]) for band in bands if _has_values(band)][:_HISTOGRAM_BANDS]
+    histograms = [trimmed_histogram(band["histogram"]) for band in bands if _has_values(band)]
+    histograms = [one for one in histograms if one["max"] > one["min"]][:_HISTOGRAM_BANDS]
     if not histograms:
         return ""
     for buckets in _FEWER_BUCKETS:
@@ -193,20 +225,6 @@ def _has_values(band: Mapping[str, Any]) -> bool:
     histogram = band.get("histogram")
     # a narrower one has no scale in floating point
     return histogram is not None and any(histogram["buckets"]) and histogram["max"] - histogram["min"] > _NARROWEST
-
-
-def _trimmed(histogram: Mapping[str, Any]) -> dict[str, Any]:
-    """A histogram without the empty buckets at its ends: bytes are counted from 0 to 255, whatever there is."""
-    counts = histogram["buckets"]
-    filled = [position for position, count in enumerate(counts) if count]
-    first, beyond = filled[0], filled[-1] + 1
-    width = (histogram["max"] - histogram["min"]) / len(counts)
-    return {
-        "count": beyond - first,
-        "min": histogram["min"] + first * width if first else histogram["min"],
-        "max": histogram["min"] + beyond * width if beyond < len(counts) else histogram["max"],
-        "buckets": counts[first:beyond],
-    }
 
 
 def _steps(histogram: Mapping[str, Any], low: float, high: float, most: int) -> str:

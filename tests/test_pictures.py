@@ -3,6 +3,7 @@
 import base64
 import random
 import re
+from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
@@ -22,6 +23,7 @@ from geo_assets.pictures import (
     gallery,
     histogram_svg,
     shown_at_once,
+    trimmed_histogram,
 )
 
 SVG = "image/svg+xml"
@@ -137,6 +139,20 @@ def test_a_histogram_starts_and_ends_where_there_are_values() -> None:
     svg = histogram_svg([{"histogram": {"min": 0, "max": 256, "buckets": buckets}}])
     assert ">10<" in svg
     assert ">20<" in svg
+
+
+@pytest.mark.parametrize(
+    ("counts", "labels", "bars"),
+    [({0: 9, 1: 9}, "01", 2), ({0: 4, 255: 9}, "0 255", 2), ({3: 1, 4: 4, 5: 9}, "35", 3), ({7: 9}, "", 0)],
+)
+def test_few_whole_numbers_are_bars_at_what_they_are(counts: dict[int, int], labels: str, bars: int) -> None:
+    whole = {"count": 256, "min": 0, "max": 255, "buckets": [counts.get(value, 0) for value in range(256)]}
+    # as it is kept with a job's result
+    svg = histogram_svg([{"histogram": coarse_histogram(trimmed_histogram(whole))}])
+    assert svg == histogram_svg([{"histogram": whole}])
+    assert "".join(re.findall(r">(\d+)<", svg)) == labels.replace(" ", "")
+    tops = [y for corners in outlines(svg) for _, y in corners] if svg else []
+    assert sum(before == 120 > after for before, after in pairwise(tops)) == bars
 
 
 def test_bands_without_a_histogram_draw_nothing() -> None:

@@ -22,7 +22,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from geo_assets.errors import NoItemError, RasterRefusedError, RasterUnreadableError
-from geo_assets.pictures import coarse_histogram
+from geo_assets.pictures import coarse_histogram, trimmed_histogram
 from geo_assets.raster.open import RasterBudget, open_raster, reason_of
 from geo_assets.raster.thumbnail import MEDIA_TYPE, SMALL_BYTES, encode, render, smaller, tiny
 from geo_assets.stac.footprint import footprint, georeference
@@ -88,7 +88,7 @@ def _describe(dataset: DatasetReader, params: Mapping[str, Any]) -> dict[str, An
             "tiny": _text(tiny(shrunk)),
             "size": list(shrunk.image.size),
             "histograms": [
-                coarse_histogram(band["histogram"])
+                coarse_histogram(trimmed_histogram(band["histogram"]))
                 for band, color in zip(statistics, dataset.colorinterp, strict=False)
                 if band and band.get("histogram") and color is not ColorInterp.alpha
             ][:_SHOWN_BANDS],
