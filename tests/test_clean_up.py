@@ -191,8 +191,12 @@ def place(registry: Any) -> Iterator[Place]:
 def every_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Embedded, and with ledger and listings on PostgreSQL."""
     if request.param == "services":
-        monkeypatch.setenv("GEO_ASSETS_LEDGER_URL", request.getfixturevalue("postgres_url"))
+        # a database of its own takes longer to make and to migrate than the test takes
+        monkeypatch.setenv("GEO_ASSETS_LEDGER_URL", request.getfixturevalue("ledger_database"))
         get_settings.cache_clear()
+        with closing(Ledger(get_settings().ledger_sqlalchemy_url, patience_seconds=20)) as ledger:
+            for table in reversed(metadata.sorted_tables):
+                ledger.write(lambda c, gone=table: c.execute(gone.delete()))  # type: ignore[misc]
     yield request.getfixturevalue("place")
     listings = open_services(get_settings())["listings"]
     if hasattr(listings, "dispose"):
