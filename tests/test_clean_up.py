@@ -34,7 +34,7 @@ from geo_assets.errors import AccessDeniedError, ParameterError, TableStoreUnava
 from geo_assets.resources.core_machine import core_machine_resource
 from geo_assets.services import open_services
 from geo_assets.settings import get_settings
-from geo_assets.sources.register import TAKEN_BACK, TOLD
+from geo_assets.sources.register import FOLDER, TAKEN_BACK, TOLD
 from geo_assets.sources.source import Source
 from tests.publishing import PRODUCTS, SOURCES, WORKFLOWS, item_id, make
 from tests.stores.catalog_items import COLLECTION
@@ -120,6 +120,7 @@ class Place:
         source: str = "inbox",
         asset: str = COG,
         reason: str | None = None,
+        version: str = "1",
     ) -> None:
         """An entry of a source."""
         now = datetime.now(UTC)
@@ -127,7 +128,7 @@ class Place:
             "source": source,
             "entry": name[:32],
             "name": name,
-            "version": "1",
+            "version": version,
             "size": 1,
             "state": "queued" if gone_for is None else "gone",
             "reason": reason,
@@ -495,6 +496,8 @@ def test_what_was_made_of_a_blob_that_is_back_stays_and_the_rest_is_taken_back(
     place.source_says("checked.tif", gone_for=timedelta(days=90), reason=TOLD, source="checks", asset=VALIDATION)
     # it came back while its sensor was off, so that the source does not know
     blobs.put(SOURCES, "back.tif", b"data")
+    blobs.put(SOURCES, "city.gdb/a.gdbtable", b"data")
+    place.source_says("city.gdb", gone_for=timedelta(days=90), reason=TOLD, version=f"{FOLDER}1")
     cogs = Source(name="inbox", container=SOURCES, workflow="make_cog", when_removed="unpublish")
     checks = cogs.model_copy(update={"name": "checks", "workflow": "check_raster"})
 
@@ -509,10 +512,10 @@ def test_what_was_made_of_a_blob_that_is_back_stays_and_the_rest_is_taken_back(
 
         away.setattr(type(blobs), "head", denied)
         refused = clean("inbox")
-        assert (refused.number, refused.problem) == (0, "2 could not be taken back: the container cannot be read")
+        assert (refused.number, refused.problem) == (0, "3 could not be taken back: the container cannot be read")
     assert sorted(catalog.described_blobs(COLLECTION)) == [item_id("back.tif"), item_id("gone.tif")]
     foretold = clean("inbox", dry_run=True)
-    assert (foretold.number, foretold.note) == (1, "1 keep what was made, as they are there again")
+    assert (foretold.number, foretold.note) == (1, "2 keep what was made, as they are there again")
     assert clean("inbox") == foretold
     assert list(catalog.described_blobs(COLLECTION)) == [item_id("back.tif")]
     left = [row["name"] for batch in blobs.list_blobs(PRODUCTS) for row in batch.to_pylist()]

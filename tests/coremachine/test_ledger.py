@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geo_assets.coremachine.batches import chunks
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind, TaskStatus
 from geo_assets.coremachine.ledger import (
     Attempt,
@@ -24,7 +25,6 @@ from geo_assets.coremachine.ledger import (
     NewTask,
     Settlement,
     TaskUpdate,
-    _chunks,
     _new_id,
 )
 from geo_assets.coremachine.ledger_tables import attempts, jobs, tasks, to_json
@@ -221,9 +221,9 @@ def test_ids_sort_by_time_and_fit_their_column() -> None:
 
 @given(st.lists(st.integers()), st.integers(1, 7))
 def test_chunks_are_the_whole_in_order(items: list[int], size: int) -> None:
-    chunks = list(_chunks(items, size))
-    assert [item for chunk in chunks for item in chunk] == items
-    assert all(1 <= len(chunk) <= size for chunk in chunks)
+    found = list(chunks(items, size))
+    assert [item for chunk in found for item in chunk] == items
+    assert all(1 <= len(chunk) <= size for chunk in found)
 
 
 _ANY_TEXT = st.text(st.characters())  # surrogates that are half of nothing among them
