@@ -11,12 +11,16 @@ from collections.abc import Sequence
 import dagster as dg
 
 from geo_assets.assets.source_presence import tell_presence
-from geo_assets.assets.sources import source_key
+from geo_assets.assets.source_readable import build_readable_checks, tell_readable
+from geo_assets.assets.sources import sensor_page, source_key, what_is_watched
 from geo_assets.coremachine.asset_job import MACHINE, machine_of
 from geo_assets.coremachine.binding import Registry, binding_for
 from geo_assets.coremachine.machine import CoreMachine
+from geo_assets.redaction import redact
 from geo_assets.settings import Settings
+from geo_assets.sources.register import Register
 from geo_assets.sources.source import Source
+from geo_assets.sources.standing import standing_of
 from geo_assets.sources.tick import Ticked, tick
 
 __all__ = ["build_source_sensors"]
@@ -27,13 +31,17 @@ _SECONDS = 50.0
 """How long a tick may take; Dagster ends it after 60."""
 _TELL_SECONDS = 8.0
 _CURSOR = 1
+_MOST_HELD = 20
+"""Names told of what waits or is refused."""
 _SENSOR = "source_"
 
 
 def build_source_sensors(settings: Settings, registry: Registry, sources: Sequence[Source]) -> dg.Definitions:
-    """The sensor of each source."""
+    """The sensor of each source, and the check that it evaluates."""
     del settings
-    return dg.Definitions(sensors=[_sensor(source, registry) for source in sources])
+    return dg.Definitions(
+        sensors=[_sensor(source, registry) for source in sources], asset_checks=build_readable_checks(sources)
+    )
 
 
 def _sensor(source: Source, registry: Registry) -> dg.SensorDefinition:
@@ -59,6 +67,9 @@ def _sensor(source: Source, registry: Registry) -> dg.SensorDefinition:
         texts = [ticked.text] if ticked.text else []
         if gone or back:
             texts.append(f"partitions told: {gone:,} gone, {back:,} back")
+        if ticked.problem or ticked.looked:
+            again = tell_readable(context.instance, source, ticked.problem)
+            texts += [again] if again else []
         changed = ticked.changed or bool(gone or back)
         warning = _too_many_keys(machine, context.instance, source) if changed or ticked.looked else ""
         if warning:
@@ -67,11 +78,13 @@ def _sensor(source: Source, registry: Registry) -> dg.SensorDefinition:
         if changed or warning or not ticked.is_quiet:
             # where people look: the reason of a tick without runs is shown nowhere
             context.log.info(text)
-        return dg.SensorResult(
-            skip_reason=text,
-            cursor=_cursor(context.cursor, ticked),
-            asset_events=[_observation(source, ticked, text)] if changed else [],
-        )
+        told = [_observation(context, machine, source, ticked, text)] if changed else []
+        if ticked.problem:
+            # a tick that fails keeps neither its events nor its cursor: until it ends, each tick looks
+            for observation in told:
+                context.instance.report_runless_asset_event(observation)
+            raise dg.Failure(description=text, allow_retries=False)
+        return dg.SensorResult(skip_reason=text, cursor=_cursor(context.cursor, ticked), asset_events=told)
 
     return watch
 
@@ -114,12 +127,40 @@ def _too_many_keys(machine: CoreMachine, instance: dg.DagsterInstance, source: S
     )
 
 
-def _observation(source: Source, ticked: Ticked, text: str) -> dg.AssetObservation:
-    states = {f"geo/{state.value}": count for state, count in ticked.counts.items()}
+def _observation(
+    context: dg.SensorEvaluationContext, machine: CoreMachine, source: Source, ticked: Ticked, text: str
+) -> dg.AssetObservation:
+    origin = context.code_location_origin
+    where = {} if origin is None else {"location": origin.location_name}
     found = ticked.look
     changes = {} if found is None else {f"geo/{name}": getattr(found, name) for name in ("new", "changed", "removed")}
+    states = {
+        f"geo/{state.value.replace(' ', '_')}": n for state, n in standing_of(machine.ledger, source.name).items()
+    }
+    held = _held(machine, source, ticked)
     return dg.AssetObservation(
         asset_key=source_key(source.name),
         description=text,
-        metadata={**states, **changes, "geo/sequence": ticked.sequence},
+        metadata={
+            "geo/watches": what_is_watched(source),
+            "geo/sensor": sensor_page(machine.settings, source.name, **where),
+            **changes,
+            **states,
+            **({"geo/held": held} if held is not None else {}),
+            "geo/sequence": ticked.sequence,
+        },
     )
+
+
+def _held(machine: CoreMachine, source: Source, ticked: Ticked) -> dg.TableMetadataValue | None:
+    """The first that wait or are refused, and why."""
+    held = Register(machine.ledger, source.name).held(limit=_MOST_HELD)
+    if not held:
+        return None
+    stable = f"waits to be seen unchanged for {source.stable_seconds:g} s" if source.stable_seconds else ""
+    otherwise = ticked.turned.note or stable or ticked.turned.problem or "waits for its turn"
+    records = [
+        dg.TableRecord({"name": one.name, "state": one.state.value, "reason": redact(one.reason or otherwise)})
+        for one in held
+    ]
+    return dg.MetadataValue.table(records)

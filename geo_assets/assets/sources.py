@@ -5,6 +5,7 @@ What belongs here: their specs.  What does not: what a source is (``geo_assets.s
 """
 
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
@@ -14,12 +15,21 @@ from geo_assets.redaction import redact
 from geo_assets.settings import Settings, get_settings
 from geo_assets.sources.source import Source
 
-__all__ = ["SOURCE_CONTAINER", "build_source_assets", "source_container", "source_key"]
+__all__ = [
+    "SOURCE_CONTAINER",
+    "build_source_assets",
+    "sensor_page",
+    "source_container",
+    "source_key",
+    "what_is_watched",
+]
 
 SOURCE_CONTAINER = "source_container"
 _GROUP = "sources"
 _OWNERS = ("team:geo-archive",)
 _DOCS = "docs/sources.md"
+_LOCATION = "geo_assets"
+"""What our code location is called in the UI (workspace.yaml)."""
 
 source_container = dg.AssetSpec(
     SOURCE_CONTAINER,
@@ -39,6 +49,19 @@ def source_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(["source", name])
 
 
+def sensor_page(settings: Settings, name: str, location: str = _LOCATION) -> dg.UrlMetadataValue:
+    """Link to the page of a source's sensor in the UI; without the address of the UI, from its root."""
+    base = (settings.ui_url or "").rstrip("/")
+    return dg.MetadataValue.url(f"{base}/locations/{quote(location, safe='')}/sensors/source_{name}")
+
+
+def what_is_watched(source: Source) -> str:
+    """One line: container, names, workflow."""
+    matching = ", ".join(source.match) or f"what {source.workflow} reads"
+    without = f", without {', '.join(source.exclude)}" if source.exclude else ""
+    return f"{source.container}/{source.prefix}: {matching}{without} → {source.workflow}"
+
+
 def build_source_assets(sources: Sequence[Source], settings: Settings | None = None) -> dg.Definitions:
     """The external asset of each source; ``settings`` default to the environment's."""
     settings = settings or get_settings()
@@ -48,15 +71,17 @@ def build_source_assets(sources: Sequence[Source], settings: Settings | None = N
 def _spec(source: Source, settings: Settings) -> dg.AssetSpec:
     part = f", names that start with `{source.prefix}`" if source.prefix else ""
     matching = ", ".join(f"`{glob}`" for glob in source.match) or f"what {source.workflow} reads"
-    facts = {
+    code_url = settings.code_url
+    facts: dict[str, Any] = {
+        "watches": what_is_watched(source),
         "container": source.container,
         "prefix": source.prefix or None,
         "match": matching,
         "exclude": ", ".join(f"`{glob}`" for glob in source.exclude) or None,
         "workflow": source.workflow,
-        "sensor": f"source_{source.name}",
+        "sensor": sensor_page(settings, source.name),
         "when_removed": source.when_removed,
-        "docs": _DOCS,
+        "docs": _DOCS if code_url is None else dg.MetadataValue.url(f"{code_url.rstrip('/')}/{_DOCS}"),
     }
     metadata = {f"geo/{name}": value for name, value in facts.items() if value is not None}
     if (uri := container_uri(settings, source.container, source.prefix)) is not None:

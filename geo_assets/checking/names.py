@@ -6,6 +6,7 @@ What belongs here: the names.  What does not: what they mean (``catalogue``).
 __all__ = [
     "COG_MATCHES_SOURCE",
     "COG_VALID",
+    "CONTAINER_READABLE",
     "GEOMETRIES_VALID",
     "ITEM_HREFS_PRESENT",
     "ITEM_VALID",
@@ -24,3 +25,4 @@ ITEM_WITHIN_COLLECTION = "item_within_collection"
 TABLE_COMPLETE = "table_complete"
 GEOMETRIES_VALID = "geometries_valid"
 SOURCE_PRESENT = "source_present"
+CONTAINER_READABLE = "container_readable"

@@ -5,7 +5,7 @@ not: comparing (``comparison``), asking for such a run (``listings``), and what 
 ``removal``).
 
 Nothing depends on seeing every change: a look compares states, so one that failed, or died halfway, is made good by the
-next.  One that finds nothing new reads only.
+next.  One that finds nothing new writes when it was, once a minute at most.
 """
 
 import time
@@ -34,8 +34,8 @@ _SECONDS = 48.0
 """How long such a look may take in all."""
 _MANY = 100
 """Entries that do not vanish at once without a second look."""
-_STALE = timedelta(minutes=5)
-"""Age at which the time of the latest look is written though nothing was new."""
+_STALE = timedelta(seconds=45)
+"""Age at which the time of the latest look is written though nothing was new: of one a minute, each time."""
 _EMPTY = "suddenly empty"
 
 

@@ -38,6 +38,18 @@ class Turns(Rows):
         )
         return self.ledger.read(lambda c: c.execute(query).scalar_one())
 
+    def held(self, *, limit: int) -> list[Entry]:
+        """The first entries that are no jobs yet: those with a reason before those whose turn is to come."""
+        states = [EntryState.WAITING.value, EntryState.REFUSED.value]
+        columns = source_entries.c
+        query = (
+            source_entries.select()
+            .where(self._mine, columns.state.in_(states))
+            .order_by(columns.reason.is_(None), columns.state.desc(), columns.sequence)
+            .limit(limit)
+        )
+        return self.ledger.read(lambda c: [entry_of(row) for row in c.execute(query)])
+
     def active(self) -> int:
         """How many attempts of this source wait or are at work."""
         # not by the index on sources, which has all that ever were

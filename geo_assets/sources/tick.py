@@ -48,6 +48,8 @@ class Ticked:
     turned: Turned
     counts: dict[EntryState, int]
     sequence: int
+    problem: str = ""
+    """Why the container cannot be looked at, or is not believed; it stands until a look finds it well."""
     noted: bool = False
     """Whether something is wrong, or under way."""
 
@@ -87,13 +89,15 @@ def tick(
     register = Register(machine.ledger, source.name)
     counts = register.counts()
     texts += _what_waits(register, source, counts, turned)
+    last = register.last_look()
     return Ticked(
         text="; ".join(texts),
         looked=looked,
         look=found,
         turned=turned,
         counts=counts,
-        sequence=register.last_look().sequence,
+        sequence=last.sequence,
+        problem=last.error or "",
         noted=found is None and bool(texts),
     )
 
@@ -131,10 +135,14 @@ def _by_run(machine: CoreMachine, source: Source, last: LastLook, texts: list[st
     if job is not None and not job.status.is_terminal:
         texts.append(f"a run lists the container '{source.container}' (job {job.job_id[:12]}, {job.status.value})")
         return True
-    if last.error:
-        texts.append(last.error)
+    error = last.error
     if job is not None and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
-        texts.append(f"the last listing of the container is {job.status.value}: {(job.error_details or '')[:300]}")
+        why = job.error_details or job.reason or "no reason is known"
+        error = redact(f"the last listing of the container '{source.container}' is {job.status.value}: {why[:300]}")
+    if error != last.error:
+        Register(machine.ledger, source.name).note(error=error)
+    if error:
+        texts.append(error)
     ended = last.looked_at if job is None else max(filter(None, [last.looked_at, job.completed_at]), default=None)
     # what is listed by runs takes at least half the time that a tick has, failed listings included
     took = max(seconds_taken(job), machine.settings.look_seconds / 2)
@@ -162,9 +170,7 @@ def _turn(
         texts.append(redact(str(error)))
         return Turned()
     if turned.taken:
-        jobs = "" if turned.jobs == turned.queued else f" in {_number(turned.jobs, 'job')}"
-        missing = f", {turned.missing:,} that cannot be read now ({turned.problem})" if turned.missing else ""
-        texts.append(f"{turned.queued:,} queued{jobs}, {turned.refused:,} refused{missing}")
+        texts.append(_what_was_done(turned))
     return turned
 
 
@@ -176,18 +182,35 @@ def _what_was_seen(found: Look) -> str:
     return f"{what} among {found.seen:,} in {found.seconds:.1f} s"
 
 
+def _what_was_done(turned: Turned) -> str:
+    jobs = "" if turned.jobs == turned.queued else f" in {_number(turned.jobs, 'job')}"
+    done = [f"{turned.queued:,} queued{jobs}"] if turned.queued else []
+    done += [f"{turned.refused:,} refused now"] if turned.refused else []
+    done += [f"{turned.missing:,} cannot be read now ({turned.problem})"] if turned.missing else []
+    return ", ".join(done)
+
+
 def _what_waits(register: Register, source: Source, counts: dict[EntryState, int], turned: Turned) -> list[str]:
     texts = []
     if waiting := counts[EntryState.WAITING]:
-        incomplete = register.incomplete()
-        why = [f"{incomplete:,} for parts beside them"] if incomplete else []
-        if turned.note:
-            why.append(turned.note)
-        elif source.stable_seconds and waiting > incomplete:
-            why.append(f"to be seen unchanged for {source.stable_seconds:g} s")
-        texts.append(f"{waiting:,} wait{'s' if waiting == 1 else ''}" + (f" ({'; '.join(why)})" if why else ""))
-    others = (EntryState.REFUSED, EntryState.GONE)
-    return [*texts, *(f"{counts[state]:,} {state.value}" for state in others if counts[state])]
+        verb = "waits" if waiting == 1 else "wait"
+        texts.append(f"{waiting:,} {verb}{_why(register, source, waiting, turned)}")
+    others = [f"{counts[state]:,} {state.value}" for state in (EntryState.REFUSED, EntryState.GONE) if counts[state]]
+    return [*texts, f"in all {', '.join(others)}"] if others else texts
+
+
+def _why(register: Register, source: Source, waiting: int, turned: Turned) -> str:
+    incomplete = register.incomplete()
+    first = next((one for one in register.held(limit=1) if one.reason), None) if incomplete else None
+    why = []
+    if first is not None:
+        rest = f", and {incomplete - 1:,} more for parts beside them" if incomplete > 1 else ""
+        why.append(f"'{first.name}' {first.reason}{rest}")
+    if turned.note:
+        why.append(turned.note)
+    elif source.stable_seconds and waiting > incomplete:
+        why.append(f"until seen unchanged for {source.stable_seconds:g} s")
+    return f" ({'; '.join(why)})" if why else ""
 
 
 def _number(count: int, what: str) -> str:

@@ -197,7 +197,11 @@ def test_a_listing_that_failed_is_said_and_asked_for_again_in_time(
     tick(listed.machine, SCENES)
     (job,) = listed.bench.ledger.jobs()
     listed.bench.ledger.cancel(job.job_type, job.job_id)
-    assert "the last listing of the container is cancelled: " in tick(listed.machine, SCENES).text
+    ticked = tick(listed.machine, SCENES)
+    assert "the last listing of the container 'incoming' is cancelled: " in ticked.text
+    assert ticked.problem == Register(listed.bench.ledger, "scenes").last_look().error == ticked.text, (
+        "where `sources list` finds it"
+    )
     monkeypatch.setattr(Source, "every_seconds", 0)
     monkeypatch.setattr(tick_module, "_REST", 0)
     assert "a run is asked" in tick(listed.machine, SCENES).text

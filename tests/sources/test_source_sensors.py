@@ -58,10 +58,12 @@ class Location:
             repository_def=self.defs.get_repository_def(),
         )
         handler = BufferingHandler(capacity=1000)
-        with context:
-            context.log.addHandler(handler)
-            ticked = sensor.evaluate_tick(context)
-        self.logged = [record.getMessage() for record in handler.buffer]
+        try:
+            with context:
+                context.log.addHandler(handler)
+                ticked = sensor.evaluate_tick(context)
+        finally:
+            self.logged = [record.getMessage() for record in handler.buffer]
         self.cursor = ticked.cursor
         return ticked
 
@@ -86,12 +88,14 @@ def test_a_tick_says_what_it_saw_and_did(location: Location) -> None:
     (location.folder / "notes.txt").write_bytes(b"a")
     ticked = location.tick()
     assert ticked.skip_message.startswith("1 new among 1 in ")
-    assert ticked.skip_message.endswith("; 1 queued, 0 refused")
+    assert ticked.skip_message.endswith("; 1 queued")
     assert location.logged == [ticked.skip_message], "the UI shows the log of a tick, and no reason"
     (observation,) = ticked.asset_events
     assert observation.asset_key == dg.AssetKey(["source", "scenes"])
     assert observation.metadata["geo/new"].value == 1
-    assert observation.metadata["geo/queued"].value == 1
+    assert [observation.metadata[f"geo/{name}"].value for name in ("at_work", "done", "waiting")] == [1, 0, 0]
+    assert next(iter(observation.metadata)) == "geo/watches"
+    assert observation.metadata["geo/sensor"].value == "/locations/geo_assets/sensors/source_scenes"
     assert json.loads(ticked.cursor)["sequence"] == 1
     assert [job.partition_key for job in location.machine.ledger.jobs()] == [f"{IN}/a.tif"]
     again = location.tick()
@@ -113,19 +117,46 @@ def test_a_cursor_that_is_not_understood_means_a_look(location: Location) -> Non
         assert "1 new" in location.tick().skip_message, cursor
 
 
-def test_a_container_that_is_not_there_is_said_and_touches_nothing(location: Location) -> None:
+def test_a_container_that_is_not_there_is_red_until_it_is_back(location: Location) -> None:
     (location.folder / "a.tif").write_bytes(b"a")
     location.tick()
+    (location.folder / "b.tif").write_bytes(b"a")
+    look(location.machine, SCENES)
     location.cursor = None
     location.folder.rename(location.folder.with_name("elsewhere"))
-    ticked = location.tick()
-    assert "cannot be looked at, so nothing is changed" in ticked.skip_message
-    assert IN in ticked.skip_message
-    assert ticked.asset_events == []
-    assert location.logged == [ticked.skip_message]
-    location.cursor = None
+    for _ in range(2):
+        with pytest.raises(dg.Failure, match=f"'{IN}' cannot be looked at, so nothing is changed") as red:
+            location.tick()
+        assert location.logged == [red.value.description]
+    assert len(location.machine.ledger.jobs()) == 2, "what waits is queued all the same"
     location.folder.with_name("elsewhere").rename(location.folder)
-    assert location.tick().skip_message.startswith("nothing new among 1 in ")
+    assert location.tick().skip_message.endswith(f"; the container '{IN}' can be read again")
+    location.tick()
+    key = dg.AssetKey(["source", "scenes"])
+    records = location.instance.fetch_observations(dg.AssetRecordsFilter(asset_key=key), limit=100).records
+    told = [record.asset_observation for record in reversed(records)]
+    states = [one.metadata["geo/state"].value for one in told if one is not None and "geo/state" in one.metadata]
+    assert states == ["unreadable", "readable"], "once when it begins, once when it ends"
+    check = dg.AssetCheckKey(key, "container_readable")
+    history = location.instance.event_log_storage.get_asset_check_execution_history(check, limit=9)
+    assert [record.status.value for record in history] == ["SUCCEEDED", "FAILED", "SUCCEEDED"]
+
+
+def test_what_waits_and_what_is_refused_is_named_with_its_reason(instance: dg.DagsterInstance) -> None:
+    location = Location(instance, source(workflow="ingest_vector"))
+    for name in ("roads.shp", "---.csv", "good.kml"):
+        (location.folder / name).write_text("")
+    ticked = location.tick()
+    assert (
+        "; 1 queued, 1 refused now; 1 waits ('roads.shp' waits for .shx .dbf beside it); in all 1 refused"
+        in (location.logged[0])
+    )
+    (observation,) = ticked.asset_events
+    held = [record.data for record in observation.metadata["geo/held"].records]
+    assert held[0] == {"name": "roads.shp", "state": "waiting", "reason": "waits for .shx .dbf beside it"}
+    assert (held[1]["name"], held[1]["state"]) == ("---.csv", "refused")
+    assert "no table can be called after" in held[1]["reason"]
+    location.machine.ledger.close()
 
 
 def test_sensors_are_on_unless_the_source_is_paused(location: Location) -> None:

@@ -27,6 +27,7 @@ from geo_assets.sources.look import look
 from geo_assets.sources.preview import preview
 from geo_assets.sources.register import EntryState, LastLook, Register, Seen, forget
 from geo_assets.sources.source import Source
+from geo_assets.sources.standing import Standing, standing_of, standings
 from geo_assets.sources.tick import tick
 from geo_assets.sources.turn import turn
 from geo_assets.stores.memory import MemoryBlobStore
@@ -94,7 +95,7 @@ def test_an_incomplete_dataset_waits_for_its_parts(watched: Watched) -> None:
     watched.put("roads.shp", "roads.shx")
     assert looked_and_turned(watched, VECTORS) == (0, 0)
     text = tick(watched.machine, VECTORS).text
-    assert "1 waits (1 for parts beside them)" in text
+    assert "1 waits ('roads.shp' waits for .dbf beside it)" in text
     watched.put("roads.dbf")
     assert looked_and_turned(watched, VECTORS) == (1, 0)
     # a part that is gone and comes back as it was has nothing to wait for; one that is new has
@@ -117,6 +118,30 @@ def test_a_dataset_that_vanished_since_the_look_is_left_to_the_next(watched: Wat
 SHAPES = [f"{name}{tail}" for name in ("a", "b", "c") for tail in (".shp", ".shx", ".dbf")]
 
 
+def test_entries_stand_where_their_latest_jobs_do(watched_on_each: Watched) -> None:
+    w = watched_on_each
+    w.put("done.tif", "again.tif")
+    tick(w.machine, SCENES)
+    w.work()
+    w.put("failed.tif")
+    tick(w.machine, SCENES)
+    w.work(JobStatus.FAILED)
+    w.put("again.tif", "gone.tif")
+    tick(w.machine, SCENES)
+    w.store.delete(IN, "gone.tif")
+    w.put("waiting.tif")
+    look(w.machine, SCENES)
+    whole = source(name="whole", workflow="summarize_container")
+    tick(w.machine, whole)
+    assert standings(w.ledger) == {
+        "scenes": dict(zip(Standing, (1, 1, 1, 1, 0, 1), strict=True)),
+        "whole": dict(zip(Standing, (0, 0, 4, 0, 0, 0), strict=True)),
+    }
+    w.work()
+    assert standing_of(w.ledger, "whole")[Standing.DONE] == 4
+    assert not any(standing_of(w.ledger, "unknown").values())
+
+
 @pytest.mark.parametrize("error", [ThrottledError("slow down"), AccessDeniedError("slow down, it is yours")])
 def test_what_cannot_be_read_now_waits_and_keeps_nobody_else(
     watched: Watched, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -134,7 +159,7 @@ def test_what_cannot_be_read_now_waits_and_keeps_nobody_else(
     with monkeypatch.context() as patched:
         patched.setattr(watched.store, "read_start", fails)
         found = tick(watched.machine, few)
-    assert "3 queued, 0 refused, 2 that cannot be read now (slow down" in found.text
+    assert "3 queued, 2 cannot be read now (slow down" in found.text
     assert found.turned.note == "max_active is 3"
     queued = {name for name, state in watched.states().items() if state == "queued"}
     assert queued == {"b.shp", "x.gpkg", "y.gpkg"}
