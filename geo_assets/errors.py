@@ -40,6 +40,7 @@
     │   └── WebhookError                      the failure webhook did not take what was posted
     ├── CountsError                           counts that must add up do not; a bug
     ├── CatalogError                          the STAC catalog is damaged, of another version, or lost what was written
+    │   └── DamagedItemError                  what lies where an item should be is none
     ├── NoItemError                           no STAC item can be made of this; says why
     └── LedgerError
         ├── IllegalTransitionError            a status change the ledger does not allow
@@ -221,6 +222,10 @@ class CountsError(GeoAssetsError):
 
 class CatalogError(GeoAssetsError):
     """The STAC catalog is damaged, of another version, or does not hold what was written to it."""
+
+
+class DamagedItemError(CatalogError):
+    """What lies where an item should be in the STAC catalog is none; writing the item anew mends it."""
 
 
 class NoItemError(GeoAssetsError):

@@ -29,6 +29,7 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import (
     BlobNotFoundError,
     ContainerNotFoundError,
+    DamagedItemError,
     GeoAssetsError,
     JobNotFoundError,
     ParameterError,
@@ -382,7 +383,10 @@ def _blob_as_it_is(services: Mapping[str, Any], thing: Thing) -> tuple[Fate, str
 
 
 def _item_as_it_is(services: Mapping[str, Any], thing: Thing) -> tuple[Fate, str]:
-    item = services["catalog"].get_item(thing.collection, thing.name)
+    try:
+        item = services["catalog"].get_item(thing.collection, thing.name)
+    except DamagedItemError:
+        return Fate.PRESENT, ""  # nothing is left in it that somebody may want to keep
     if item is None:
         return Fate.ABSENT, ""
     described = described_thing(item)

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -189,8 +190,10 @@ def test_real_jobs_on_real_files_agree(tmp_path: Path) -> None:
             (LEDGER_STORAGE, "missing", "world_byte_4326_cog.tif"),
             (CATALOG_STORAGE, "dangling", "silver~world_byte_4326_cog.tif"),
         }
+        (item,) = bench.settings.catalog_path.glob("*/items/silver~*.json")
+        item.write_text("{}")
         bench.run("process_raster", container_name="bronze", blob_name="world_byte_4326.tif")
-        assert reconcile(bench.machine).agrees
+        assert reconcile(bench.machine).agrees, "COG and item are made anew"
     finally:
         sandbox.close(kill=True)
 
@@ -285,6 +288,27 @@ def test_what_is_broken_is_seen_and_nothing_else(house: House, name: str) -> Non
     found = house.reconcile()
     assert wrong(found) == expected
     assert found.agrees == (not expected)
+
+
+def test_items_whose_files_are_damaged_are_findings_and_written_anew(house: House) -> None:
+    items = house.settings.catalog_path / COGS / "items"
+    for name, content in ((cog_id("a.tif"), '{"hello": 1}'), (cog_id("b.tif"), "cut o"), ("bulk~x.tif", "[]")):
+        (items / f"{name}.json").unlink()  # what is restored is the same file
+        (items / f"{name}.json").write_text(content)
+    found = house.reconcile()
+    assert not found.unknown
+    assert wrong(found) == {
+        (LEDGER_CATALOG, "changed", cog_id("a.tif")),
+        (LEDGER_CATALOG, "changed", cog_id("b.tif")),
+        (CATALOG_LEDGER, "unknown", "bulk~x.tif"),
+        (STORAGE_LEDGER, "unknown", "bulk/x.tif.webp"),
+        (DAGSTER_LEDGER, "unknown", "bulk/x.tif"),
+    }
+    assert all(f"{one.name}.json" in one.reason for one in found.findings if one.fate is Fate.CHANGED)
+    assert Counter(one.outcome for one in house.repair(found)) == {"queued": 2, "left": 3}
+    submit(house.machine, "catalog_container", {"source": "bulk"}, force=True)
+    house.work()
+    assert house.reconcile().agrees
 
 
 def test_rows_that_were_added_are_seen_by_a_deep_look(house: House) -> None:

@@ -38,7 +38,7 @@ from geo_assets.jobs.raster_cataloguing import (
 from geo_assets.settings import Settings
 from geo_assets.stac.items import COG_MEDIA_TYPE
 from geo_assets.stores.blobs import BlobStore, PutMode
-from geo_assets.stores.catalog import CatalogStore
+from geo_assets.stores.catalog import CatalogStore, present_item
 
 __all__ = ["MAIN_TIER", "cogs_published", "main_tier", "output_name", "publish", "require_names"]
 
@@ -175,7 +175,7 @@ def publish(
         return failed("OUTPUT_EXISTS", str(error), {"source_blob": cog["source_blob"]})
     if request is not None:
         # a catalog that is away must be away before anything is replaced
-        services["catalog"].get_item(request.collection_id, request.item_id)
+        present_item(services["catalog"], request.collection_id, request.item_id)
     container = services["settings"].silver_container
     if not blobs.container_exists(container):
         blobs.create_container(container)

@@ -60,6 +60,7 @@ from geo_assets.jobs.validate_raster_job import (
     validation_parameters,
 )
 from geo_assets.settings import Settings
+from geo_assets.stores.catalog import present_item
 
 __all__ = ["ProcessRaster", "ProcessRasterParameters", "create_cog", "publish_cog", "validate_source"]
 
@@ -174,7 +175,7 @@ def _nothing_changed(
         container=main["cog_container"],
         blob=main["cog_blob"],
     )
-    item = services["catalog"].get_item(stac["collection_id"], stac["item_id"])
+    item = present_item(services["catalog"], stac["collection_id"], stac["item_id"])
     return is_current(item, request, main["etag"])
 
 

@@ -55,6 +55,7 @@ from geo_assets.jobs.raster_cataloguing import (
 from geo_assets.jobs.raster_workflow import RasterWorkflow
 from geo_assets.settings import Settings
 from geo_assets.stores.blobs import BlobStore
+from geo_assets.stores.catalog import present_item
 
 __all__ = ["StacCatalogRaster", "StacCatalogRasterParameters", "extract_stac_metadata"]
 
@@ -89,7 +90,7 @@ def extract_stac_metadata(params: dict[str, Any], context: Mapping[str, Any]) ->
     request = ItemRequest.from_parameters(params, container=container, blob=name)
     head = {"blob_name": name, "container_name": container, "collection_id": request.collection_id}
     etag = blobs.head(container, name).etag
-    present = services["catalog"].get_item(request.collection_id, request.item_id)
+    present = present_item(services["catalog"], request.collection_id, request.item_id)
     if is_current(present, request, etag) and _picture_is_there(services, container, name):
         more = {"stac_item": present} if params.get("stac_item") else {}
         return _nothing_to_do({**head, **more}, request, present, etag)

@@ -27,7 +27,7 @@ from geo_assets.settings import Settings
 from geo_assets.stac.identifiers import table_item_id
 from geo_assets.stac.items import BlobFacts
 from geo_assets.stac.locator_map import MEDIA_TYPE, locator_map, small_map
-from geo_assets.stores.catalog import CatalogStore
+from geo_assets.stores.catalog import CatalogStore, present_item
 from geo_assets.stores.item_writer import ItemWriter
 from geo_assets.stores.tables import TableFacts, TableStore
 
@@ -152,7 +152,7 @@ def catalogue_table(
             datetime_column=request.datetime_column,
             source_file=request.source_file,
             thumbnail=thumbnail,
-            existing=services["catalog"].get_item(request.collection_id, item_id),
+            existing=present_item(services["catalog"], request.collection_id, item_id),
             job_id=context.get("job_id"),
         ),
     )

@@ -12,7 +12,7 @@ import polars as pl
 
 from geo_assets.containers.buckets import Buckets
 from geo_assets.reconciliation.findings import Fate
-from geo_assets.reconciliation.looks import REFERENCES, THERE
+from geo_assets.reconciliation.looks import DAMAGED, REFERENCES, THERE
 from geo_assets.reconciliation.recorded import PAIRS, THINGS
 
 __all__ = ["Compared", "compare_pairs", "compare_things", "numbers"]
@@ -128,6 +128,8 @@ def _fate_of_recorded() -> pl.Expr:
         .then(pl.lit(Fate.MISSING.value))
         .when(pl.col("there").is_null())
         .then(pl.lit(Fate.REPLACED.value))
+        .when(of_item & pl.col("counts") & (pl.col("there_version") == DAMAGED))
+        .then(pl.lit(Fate.CHANGED.value))
         .when(~pl.col("counts") | as_recorded)
         .then(pl.lit(Fate.PRESENT.value))
         .otherwise(pl.lit(Fate.CHANGED.value))

@@ -19,6 +19,7 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import (
     BlobNotFoundError,
     ContainerNotFoundError,
+    DamagedItemError,
     GeoAssetsError,
     NotFoundError,
     ParameterError,
@@ -30,7 +31,7 @@ from geo_assets.reconciliation.looks import blob_of_href, root_of
 from geo_assets.reconciliation.recorded import Activity
 from geo_assets.stac.items import described_thing
 from geo_assets.stores.blobs import BlobProperties, name_problem
-from geo_assets.stores.catalog import references_of
+from geo_assets.stores.catalog import present_item, references_of
 
 __all__ = ["Judge"]
 
@@ -129,7 +130,10 @@ class Judge:
         return Fate.CHANGED, f"it was replaced on {when} by something that no job recorded"
 
     def _item_now(self, row: Row) -> tuple[Fate, str]:
-        item = self._services["catalog"].get_item(row["collection"], row["name"])
+        try:
+            item = self._services["catalog"].get_item(row["collection"], row["name"])
+        except DamagedItemError as error:
+            return Fate.CHANGED, f"its file is no item any more: {error}"
         if item is None:
             return Fate.MISSING, "it is not there"
         about, now = (row["about_holder"], row["about_name"]), described_thing(item)
@@ -210,9 +214,15 @@ class Judge:
                 # a listing shows what cannot be opened as well
                 return name_problem(row["name"]) is not None or self._blob_is_there(row)
             case "item":
-                return self._services["catalog"].get_item(row["collection"], row["name"]) is not None
+                return self._item_is_there(row)
             case _:
                 return self._services["tables"].record(row["collection"], row["name"]) is not None
+
+    def _item_is_there(self, row: Row) -> bool:
+        try:
+            return self._services["catalog"].get_item(row["collection"], row["name"]) is not None
+        except DamagedItemError:
+            return True
 
     # --- catalog → stores
 
@@ -240,7 +250,7 @@ class Judge:
         return judged
 
     def _pointed_now(self, row: Row) -> Fate:
-        item = self._services["catalog"].get_item(row["item_collection"], row["item_id"])
+        item = present_item(self._services["catalog"], row["item_collection"], row["item_id"])
         if item is None:
             return Fate.AT_WORK
         if row["kind"] == "table":

@@ -29,10 +29,10 @@ from geo_assets.reconciliation.recorded import PAIRS
 from geo_assets.redaction import redact
 from geo_assets.settings import Settings
 from geo_assets.stores.blobs import BlobStore
-from geo_assets.stores.catalog import CatalogStore, ItemReferences
+from geo_assets.stores.catalog import CatalogStore, DamagedItem, ItemReferences
 from geo_assets.stores.tables import TableStore
 
-__all__ = ["REFERENCES", "THERE", "Looks", "Staged", "blob_of_href", "root_of"]
+__all__ = ["DAMAGED", "REFERENCES", "THERE", "Looks", "Staged", "blob_of_href", "root_of"]
 
 THERE: dict[str, pl.DataType] = {
     "kind": pl.String(),
@@ -46,7 +46,8 @@ THERE: dict[str, pl.DataType] = {
     "job_id": pl.String(),
 }
 """Columns of what is there. ``ours``: lies in a container that we write to, or in the register of tables; ``version``
-of an item: the kind of what it is about."""
+of an item: the kind of what it is about, or that it is damaged."""
+DAMAGED = "damaged"
 REFERENCES: dict[str, pl.DataType] = {
     "kind": pl.String(),
     "collection": pl.String(),
@@ -127,8 +128,11 @@ class Looks:
         items: list[dict[str, Any]] = []
         references: list[dict[str, Any]] = []
         for item in catalog.iter_references(collection):
-            items.append(_item_row(collection, item))
-            references += _reference_rows(collection, item, root)
+            if isinstance(item, DamagedItem):
+                items.append(_damaged_row(collection, item))
+            else:
+                items.append(_item_row(collection, item))
+                references += _reference_rows(collection, item, root)
             if len(items) >= _ROWS:
                 self._add_items(items, references)
                 items, references = [], []
@@ -290,6 +294,12 @@ def _item_row(collection: str, item: ItemReferences) -> dict[str, Any]:
         "about_name": name,
         "job_id": item.job_id,
     }
+
+
+def _damaged_row(collection: str, item: DamagedItem) -> dict[str, Any]:
+    """It says nothing any more: neither what it is about nor who made it."""
+    nothing = ItemReferences(item_id=item.item_id, blob=None, table=None, job_id=None, hrefs=())
+    return {**_item_row(collection, nothing), "version": DAMAGED}
 
 
 def _reference_rows(collection: str, item: ItemReferences, root: str) -> list[dict[str, Any]]:

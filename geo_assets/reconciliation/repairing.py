@@ -20,7 +20,7 @@ from geo_assets.jobs.vector_staging import sweep
 from geo_assets.reconciliation.findings import Action, Finding
 from geo_assets.reconciliation.looks import blob_of_href, root_of
 from geo_assets.redaction import redact
-from geo_assets.stores.catalog import CatalogStore, ItemReferences, references_of
+from geo_assets.stores.catalog import CatalogStore, ItemReferences, present_item, references_of
 from geo_assets.unpublish import Wipe
 
 __all__ = ["ACTION", "Mended", "Show", "repair"]
@@ -177,7 +177,7 @@ def _remove_items(machine: CoreMachine, findings: Sequence[Finding], wipe: Wipe 
     problems: dict[str, str] = {}
     for collection, names in ids.items():
         try:
-            items = [item for name in names if (item := catalog.get_item(collection, name)) is not None]
+            items = [item for name in names if (item := present_item(catalog, collection, name)) is not None]
             catalog.delete_items(collection, list(names))
             _remove_pictures(machine, [references_of(item) for item in items])
         except GeoAssetsError as error:

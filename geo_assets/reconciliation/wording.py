@@ -11,6 +11,7 @@ from geo_assets.errors import ParameterError
 from geo_assets.jobs.raster_cataloguing import ITEM_ASSET as RASTER_ITEM_ASSET
 from geo_assets.jobs.vector_cataloguing import ITEM_ASSET as TABLE_ITEM_ASSET
 from geo_assets.reconciliation.findings import Action, Direction, Fate, Finding
+from geo_assets.reconciliation.looks import DAMAGED
 
 __all__ = ["dangling", "left_behind", "missed", "not_shown", "shown_only", "staged", "unknown", "without_job"]
 
@@ -97,6 +98,7 @@ def staged(container: str, folder: str, blobs: int) -> Finding:
 
 def unknown(row: Row) -> Finding:
     """Of something in a store that no job recorded."""
+    damaged = row["kind"] == "item" and row["version"] == DAMAGED
     where = {
         "blob": "it lies in a container that only jobs write to",
         "item": "it is in the catalog",
@@ -108,8 +110,10 @@ def unknown(row: Row) -> Finding:
         kind=row["kind"],
         collection=row["collection"],
         name=row["name"],
-        reason=f"{where}, and the ledger knows of no job that made it",
-        mend=_FOREIGN,
+        reason="its file in the catalog is damaged and no item any more, and the ledger does not know it by name"
+        if damaged
+        else f"{where}, and the ledger knows of no job that made it",
+        mend="run the job of its container again, or remove the file" if damaged else _FOREIGN,
     )
 
 

@@ -28,7 +28,7 @@ from geo_assets.report.outline import middle_of, rings_of
 from geo_assets.settings import Settings
 from geo_assets.sources.source import Source
 from geo_assets.stac.items import durable_href
-from geo_assets.stores.catalog import CatalogStore
+from geo_assets.stores.catalog import CatalogStore, DamagedItem
 
 __all__ = ["MOST_OUTLINES", "OpenLedger", "gather"]
 
@@ -157,12 +157,19 @@ def _database(url: str) -> str:
 
 def _read_catalog(catalog: CatalogStore, tally: "_Tally", problems: list[tuple[str, str]]) -> None:
     for collection_id in catalog.list_collections():
-        # one damaged item costs the rest of its collection only
-        with _part(f"collection {collection_id}", problems):
+        part = f"collection {collection_id}"
+        damaged: list[str] = []
+        with _part(part, problems):
             document = catalog.get_collection(collection_id) or {}
             tally.begin(collection_id, str(document.get("title") or ""))
             for item in catalog.iter_overviews(collection_id):
-                tally.add(collection_id, item)
+                if isinstance(item, DamagedItem):
+                    damaged.append(item.reason)
+                else:
+                    tally.add(collection_id, item)
+        if damaged:
+            more = f"; so are {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
+            problems.append((part, redact(damaged[0]) + more))
 
 
 @dataclass

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from geo_assets.errors import DamagedItemError
 from geo_assets.settings import Settings
 from geo_assets.stac.collections import CollectionDescription
 from geo_assets.stac.items import DescribedBlob, described_thing, same_item, without_nulls, without_structural_links
@@ -22,11 +23,13 @@ from geo_assets.stac.validation import item_problems
 
 __all__ = [
     "CatalogStore",
+    "DamagedItem",
     "ItemOutcome",
     "ItemReferences",
     "ItemStatus",
     "UpsertPlan",
     "open_catalog_store",
+    "present_item",
     "references_of",
 ]
 
@@ -71,6 +74,16 @@ class ItemReferences:
     """Of its assets."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DamagedItem:
+    """What lies where an item should be and is none; only files can be that."""
+
+    item_id: str
+    """As far as the name of the file tells."""
+    reason: str
+    """Which file, and what is wrong with it."""
+
+
 class CatalogStore(Protocol):
     """STAC collections and their items; safe to use from several threads, processes and machines at once."""
 
@@ -105,22 +118,33 @@ class CatalogStore(Protocol):
         ...
 
     def get_item(self, collection_id: str, item_id: str) -> dict[str, Any] | None:
-        """One item; ``None`` if it is not there."""
+        """One item; ``None`` if it is not there.
+
+        Raises:
+            DamagedItemError: something else lies in its place; :func:`present_item` is for those who write it anew.
+        """
         ...
 
     def iter_items(self, collection_id: str) -> Iterator[dict[str, Any]]:
-        """All items of a collection; none if that is not there."""
+        """All items of a collection; none if that is not there.
+
+        Raises:
+            DamagedItemError: one is damaged.
+        """
         ...
 
     def described_blobs(self, collection_id: str, *, container: str | None = None) -> dict[str, DescribedBlob]:
-        """Id → blob, of every item of a collection that describes a blob, of this container if one is named."""
+        """Id → blob, of every item of a collection that describes a blob, of this container if one is named.
+
+        What is damaged describes nothing.
+        """
         ...
 
-    def iter_references(self, collection_id: str) -> Iterator[ItemReferences]:
+    def iter_references(self, collection_id: str) -> Iterator[ItemReferences | DamagedItem]:
         """What each item of a collection points at, a page in memory at a time; nothing if that is not there."""
         ...
 
-    def iter_overviews(self, collection_id: str) -> Iterator[dict[str, Any]]:
+    def iter_overviews(self, collection_id: str) -> Iterator[dict[str, Any] | DamagedItem]:
         """All items of a collection, of each at least what an overview of very many shows, a page in memory at a time.
 
         That is: id, bbox, geometry; of the properties datetime, start_datetime, created, table:row_count and those
@@ -251,6 +275,14 @@ def references_of(item: Mapping[str, Any]) -> ItemReferences:
 
 def _pair(said: Mapping[str, str], holder: str, name: str) -> tuple[str, str] | None:
     return (said[holder], said[name]) if holder in said and name in said else None
+
+
+def present_item(catalog: CatalogStore, collection_id: str, item_id: str) -> dict[str, Any] | None:
+    """One item; ``None`` if it is not there, or is damaged and has to be written anew."""
+    try:
+        return catalog.get_item(collection_id, item_id)
+    except DamagedItemError:
+        return None
 
 
 def open_catalog_store(settings: Settings) -> CatalogStore:

@@ -23,13 +23,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 import pyarrow as pa
 
-from geo_assets.errors import CatalogError
+from geo_assets.errors import CatalogError, DamagedItemError
 from geo_assets.stac.collections import (
     CollectionDescription,
     collection_document,
@@ -38,7 +40,15 @@ from geo_assets.stac.collections import (
 )
 from geo_assets.stac.identifiers import file_stem
 from geo_assets.stac.items import DescribedBlob, described_blob, without_structural_links
-from geo_assets.stores.catalog import ItemOutcome, ItemReferences, ItemStatus, UpsertPlan, references_of
+from geo_assets.stores.catalog import (
+    DamagedItem,
+    ItemOutcome,
+    ItemReferences,
+    ItemStatus,
+    UpsertPlan,
+    present_item,
+    references_of,
+)
 
 __all__ = ["StaticCatalog"]
 
@@ -78,9 +88,9 @@ class StaticCatalog:
             existing = {
                 item_id: item
                 for item_id in plan.candidate_ids
-                if (item := self._read(self._item_path(collection_id, item_id))) is not None
+                if (item := present_item(self, collection_id, item_id)) is not None
             }
-            to_write = plan.decide({item_id: without_structural_links(item) for item_id, item in existing.items()})
+            to_write = plan.decide(existing)
             if to_write:
                 self._mark_stale(collection_id)
             for item in to_write:
@@ -113,30 +123,40 @@ class StaticCatalog:
 
     def get_item(self, collection_id: str, item_id: str) -> dict[str, Any] | None:
         """One item; ``None`` if it is not there."""
-        item = self._read(self._item_path(collection_id, item_id))
-        return None if item is None else without_structural_links(item)
+        found = self._look(self._item_path(collection_id, item_id))
+        if isinstance(found, DamagedItem):
+            raise DamagedItemError(found.reason)
+        return found
 
     def iter_items(self, collection_id: str) -> Iterator[dict[str, Any]]:
         """All items of a collection, in the order of their file names."""
-        for path in self._item_files(collection_id):
-            item = self._read(path)
-            if item is not None:  # deleted since the folder was read
-                yield without_structural_links(item)
+        for item in self.iter_overviews(collection_id):
+            if isinstance(item, DamagedItem):
+                raise DamagedItemError(item.reason)
+            yield item
 
     def described_blobs(self, collection_id: str, *, container: str | None = None) -> dict[str, DescribedBlob]:
         """Id → blob, of every item of a collection that describes a blob, of this container if one is named."""
-        described = ((item["id"], described_blob(item)) for item in self.iter_items(collection_id))
+        described = (
+            (item["id"], described_blob(item))
+            for item in self.iter_overviews(collection_id)
+            if not isinstance(item, DamagedItem)
+        )
         return {
             item_id: blob for item_id, blob in described if blob is not None and container in (None, blob.container)
         }
 
-    def iter_references(self, collection_id: str) -> Iterator[ItemReferences]:
+    def iter_references(self, collection_id: str) -> Iterator[ItemReferences | DamagedItem]:
         """What each item of a collection points at, in the order of their file names."""
-        return (references_of(item) for item in self.iter_items(collection_id))
+        for item in self.iter_overviews(collection_id):
+            yield item if isinstance(item, DamagedItem) else references_of(item)
 
-    def iter_overviews(self, collection_id: str) -> Iterator[dict[str, Any]]:
+    def iter_overviews(self, collection_id: str) -> Iterator[dict[str, Any] | DamagedItem]:
         """All items of a collection, in the order of their file names: a file is read whole or not at all."""
-        return self.iter_items(collection_id)
+        for path in self._item_files(collection_id):
+            item = self._look(path)
+            if item is not None:  # deleted since the folder was read
+                yield item
 
     def count_items(self, collection_id: str) -> int:
         """How many items a collection holds."""
@@ -204,12 +224,10 @@ class StaticCatalog:
         left_out = {self._item_path(collection_id, item_id).name for item_id in without}
         paths = [path for path in self._item_files(collection_id) if path.name not in left_out]
         present = self._read(folder / _COLLECTION) or {}
-
-        def items() -> Iterator[dict[str, Any]]:
-            return (item for path in paths if (item := self._read(path)) is not None)
-
+        damaged: set[Path] = set()
+        items = partial(self._whole_items, paths, damaged)
         facts = facts_of(items())
-        if facts.count != len(paths):
+        if facts.count + len(damaged) != len(paths):
             raise CatalogError(f"items of '{collection_id}' vanish from {self.description}: does something else write?")
         document = collection_document(
             describe_collection(collection_id), facts, existing=_plain_collection(present) if present else None
@@ -225,8 +243,20 @@ class StaticCatalog:
             }
         if not document["assets"]:
             del document["assets"]
-        self._write(folder / _COLLECTION, {**document, "links": [*document["links"], *_collection_links(paths)]})
+        linked = _collection_links(path for path in paths if path not in damaged)
+        self._write(folder / _COLLECTION, {**document, "links": [*document["links"], *linked]})
         stale.unlink(missing_ok=True)
+
+    def _whole_items(self, paths: Iterable[Path], damaged: set[Path]) -> Iterator[dict[str, Any]]:
+        """The items in these files; one that is damaged must not keep all others from being written."""
+        for path in paths:
+            item = self._look(path)
+            if isinstance(item, DamagedItem):
+                if path not in damaged:
+                    _LOG.warning("left out of its collection: %s", item.reason)
+                damaged.add(path)
+            elif item is not None:
+                yield item
 
     def _write_mirror(self, folder: Path, items: Callable[[], Iterator[dict[str, Any]]], count: int) -> bool:
         if count == 0:
@@ -279,7 +309,11 @@ class StaticCatalog:
         except FileNotFoundError:
             return []
         documents = ((name, self._read(self.root / name / _COLLECTION)) for name in names if name != _CATALOG)
-        return [(name, document) for name, document in documents if document is not None]
+        found = [(name, document) for name, document in documents if document is not None]
+        for name, document in found:
+            if not isinstance(document.get("id"), str):
+                raise CatalogError(f"{name}/{_COLLECTION} of {self.description} holds no collection: remove it")
+        return found
 
     def _folder(self, collection_id: str) -> Path:
         return self.root / file_stem(collection_id)
@@ -298,6 +332,22 @@ class StaticCatalog:
 
     def _mark_stale(self, collection_id: str) -> None:
         (self._folder(collection_id) / _STALE).touch()
+
+    def _look(self, path: Path) -> dict[str, Any] | DamagedItem | None:
+        """The item in a file, or that it is damaged; ``None`` if there is no file."""
+        try:
+            item = self._read(path)
+        except CatalogError as error:
+            return DamagedItem(item_id=_id_of(path), reason=str(error))
+        if item is None:
+            return None
+        parts = (item.get("properties"), item.get("assets"))
+        item_id, links = item.get("id"), item.get("links")
+        whole = isinstance(item_id, str) and isinstance(links, list) and all(isinstance(part, dict) for part in parts)
+        if not whole or file_stem(str(item_id)) != path.stem:
+            what = f"{path} of {self.description} is damaged, it holds no item of its name"
+            return DamagedItem(item_id=_id_of(path), reason=f"{what}: catalogue its source again")
+        return without_structural_links(item)
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
@@ -345,6 +395,12 @@ class StaticCatalog:
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.stem[:40]}-{os.getpid()}-{os.urandom(6).hex()}")
+
+
+def _id_of(path: Path) -> str:
+    """The id of the item a file is named after; of a shortened name, the name."""
+    named = unquote(path.stem.replace("%", "%25").replace("=", "%"), errors="replace")
+    return named if file_stem(named) == path.stem else path.stem
 
 
 def _linked(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,18 +126,19 @@ def test_a_store_that_is_away_leaves_the_rest(tmp_path: Path) -> None:
     assert str(tmp_path) not in repr(report)
 
 
-def test_one_damaged_item_costs_its_collection_only(tmp_path: Path) -> None:
+def test_a_damaged_item_costs_itself_only(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     services = Services(settings)
-    services["catalog"].upsert_items("cogs", [raster("a.tif")])
-    services["catalog"].upsert_items("dev", [raster("a.tif")])
-    (damaged,) = (tmp_path / "catalog" / "cogs" / "items").iterdir()
-    damaged.write_text("{")
+    services["catalog"].upsert_items("cogs", [raster("a.tif"), raster("b.tif"), raster("c.tif")])
+    first, second, _ = sorted((tmp_path / "catalog" / "cogs" / "items").iterdir())
+    first.write_text("{")
+    second.write_text('{"hello": 1}')
     report = gather(settings, services, lambda: None)
     assert report.items == 1
     ((part, why),) = report.problems
     assert part == "collection cogs"
     assert "is damaged" in why
+    assert why.endswith("; so are 1 more")
     assert str(tmp_path) not in why
 
 

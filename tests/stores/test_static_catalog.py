@@ -16,10 +16,10 @@ import geopandas
 import pystac
 import pytest
 
-from geo_assets.errors import CatalogError
+from geo_assets.errors import CatalogError, DamagedItemError
 from geo_assets.settings import Settings
 from geo_assets.stores import static_catalog
-from geo_assets.stores.catalog import ItemStatus, open_catalog_store
+from geo_assets.stores.catalog import DamagedItem, ItemReferences, ItemStatus, open_catalog_store
 from geo_assets.stores.static_catalog import StaticCatalog
 from tests.stores.catalog_items import COLLECTION, item
 
@@ -203,6 +203,37 @@ def test_a_damaged_file_is_named(catalog: StaticCatalog) -> None:
     path.write_text("[]")
     with pytest.raises(CatalogError, match="no JSON object"):
         catalog.get_item(COLLECTION, item()["id"])
+
+
+@pytest.mark.parametrize("content", ['{"hello": 1}', "{", "[]", None])
+def test_a_damaged_item_is_told_apart_and_written_anew(catalog: StaticCatalog, content: str | None) -> None:
+    odd = item("odd", id="a/b c?#.~")
+    catalog.upsert_items(COLLECTION, [item(), odd])
+    path = catalog.root / COLLECTION / "items" / "a=2Fb=20c=3F=23.~.json"
+    # or an item of another name
+    path.write_text(content or (path.parent / "bronze~a.tif.json").read_text())
+    damaged, whole = catalog.iter_references(COLLECTION)
+    assert isinstance(damaged, DamagedItem)
+    assert damaged.item_id == odd["id"]
+    assert str(path) in damaged.reason
+    assert isinstance(whole, ItemReferences)
+    with pytest.raises(DamagedItemError, match=r"\.~\.json"):
+        list(catalog.iter_items(COLLECTION))
+    assert list(catalog.described_blobs(COLLECTION)) == [item()["id"]]
+    # the others are written, and linked
+    assert catalog.upsert_items(COLLECTION, [item("b.tif")])[0].status is ItemStatus.CREATED
+    document = json.loads((catalog.root / COLLECTION / "collection.json").read_text())
+    assert len([link for link in document["links"] if link["rel"] == "item"]) == 2
+    assert catalog.upsert_items(COLLECTION, [odd])[0].status is ItemStatus.CREATED
+    assert catalog.get_item(COLLECTION, odd["id"]) is not None
+    assert len(list(catalog.iter_items(COLLECTION))) == 3
+
+
+def test_a_damaged_collection_is_named(catalog: StaticCatalog) -> None:
+    catalog.upsert_items(COLLECTION, [item()])
+    (catalog.root / COLLECTION / "collection.json").write_text('{"hello": 1}')
+    with pytest.raises(CatalogError, match=rf"{COLLECTION}/collection\.json .* holds no collection"):
+        catalog.list_collections()
 
 
 def test_links_within_the_catalog_are_relative(catalog: StaticCatalog) -> None:
