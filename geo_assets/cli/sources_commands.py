@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 _MOST_TURNS = 1000
+_STATES = {"at work": "atWork"}
+"""What states are called in JSON, where it is not their own name."""
+_LATE = timedelta(minutes=3)
+"""How long after its time a look is no wonder: ticks come every half minute, and one may take a minute."""
 _SAMPLE = 5
 
 
@@ -113,14 +117,12 @@ def _left_behind(ledger: Ledger | None, found: Sequence["Source"]) -> list[str]:
 
 
 def _listed(source: "Source", ledger: Ledger | None, switches: Mapping[str, bool]) -> dict[str, Any]:
-    from geo_assets.sources.register import EntryState, LastLook, Register  # noqa: PLC0415
+    from geo_assets.sources.register import LastLook, Register  # noqa: PLC0415
 
-    states: dict[str, int] = dict.fromkeys(EntryState, 0)
     last, active = LastLook(), 0
     if ledger is not None:
         register = Register(ledger, source.name)
         last, active = register.last_look(), register.active()
-        states = {state.value: count for state, count in register.counts().items()}
     paused = not switches.get(f"source_{source.name}", not source.paused)
     due = None if last.looked_at is None or paused else last.looked_at + timedelta(seconds=source.every_seconds)
     return {
@@ -134,17 +136,24 @@ def _listed(source: "Source", ledger: Ledger | None, switches: Mapping[str, bool
         "seconds": last.seconds,
         "byRun": last.by_run,
         "entries": last.entries,
-        "states": states,
+        "states": _states(ledger, source.name),
         "activeJobs": active,
         "next": due,
         "error": last.error,
     }
 
 
+def _states(ledger: Ledger | None, name: str) -> dict[str, int]:
+    from geo_assets.sources.standing import Standing, standing_of  # noqa: PLC0415
+
+    counts = dict.fromkeys(Standing, 0) if ledger is None else standing_of(ledger, name)
+    return {_STATES.get(state.value, state.value): count for state, count in counts.items()}
+
+
 def _print_listed(rows: Sequence[dict[str, Any]]) -> None:
-    states = ("waiting", "queued", "refused", "gone")
+    states = {_STATES.get(state, state): state for state in ("done", "failed", "at work", "waiting", "refused", "gone")}
     print_table(
-        ["source", "watches", "does", "looked at", *(f">{state}" for state in states), ">jobs", "next"],
+        ["source", "watches", "does", "looked at", *(f">{state}" for state in states.values()), "next look"],
         [
             (
                 row["name"],
@@ -152,22 +161,29 @@ def _print_listed(rows: Sequence[dict[str, Any]]) -> None:
                 row["workflow"],
                 when(row["lookedAt"]) or "never",
                 *(row["states"][state] for state in states),
-                row["activeJobs"],
-                _next(row),
+                _next(row, datetime.now(UTC)),
             )
             for row in rows
         ],
     )
     for row in rows:
         if row["error"]:
-            note(f"{row['name']}: {row['error']}")
+            say(f"{row['name']}: {row['error']}")
 
 
-def _next(row: dict[str, Any]) -> str:
+def _next(row: dict[str, Any], now: datetime) -> str:
+    due: datetime | None = row["next"]
     if row["paused"]:
         return "when its sensor is switched on"
-    due: datetime | None = row["next"]
-    return "due" if due is None or due <= datetime.now(UTC) else when(due)
+    if row["error"]:
+        return "at each tick, until it is well"
+    if due is None:
+        return "when Dagster's daemon runs"
+    if due > now:
+        return when(due)
+    if row["byRun"]:
+        return "when a run has listed it"
+    return "now" if now - due < _LATE else f"overdue since {when(due)}: does Dagster's daemon run?"
 
 
 # --- check and look ------------------------------------------------------------------------------------------------
@@ -259,7 +275,7 @@ def _do(work: _Work, source: "Source", *, quiet: bool) -> dict[str, Any]:
         say(
             f"{source.name}: {looked.seen:,} match: {looked.new:,} new, {looked.changed:,} changed,"
             f" {looked.returned:,} back, {looked.unchanged:,} unchanged; {looked.removed:,} gone."
-            f" {_plural(jobs, 'job')} queued, {refused:,} refused, {max(looked.waiting - queued - refused, 0):,} wait"
+            f" {_plural(jobs, 'job')} queued, {refused:,} refused, {_waits(max(looked.waiting - queued - refused, 0))}"
             f"{f' ({told})' if told else ''}."
         )
     did = {"queued": queued, "jobs": jobs, "refused": refused, "note": told, "clean": not refused}
@@ -278,7 +294,7 @@ def forget_source(
     as_json: JsonOption = False,
 ) -> None:
     """Forget what a source saw that is configured no more; nothing that was made of it is touched."""
-    from geo_assets.sources.register import Register, forget, remembered  # noqa: PLC0415
+    from geo_assets.sources.register import forget, remembered  # noqa: PLC0415
 
     if name in {source.name for source in _configured(get_settings())}:
         raise ParameterError(
@@ -289,13 +305,15 @@ def forget_source(
         if ledger is None or name not in known:
             left = ", ".join(known) or "none"
             raise NotFoundError(f"nothing is remembered of a source '{name}'; those that saw something: {left}")
-        states = {state.value: count for state, count in Register(ledger, name).counts().items()}
+        states = _states(ledger, name)
         entries = forget(ledger, name) if really else sum(states.values())
     if as_json:
         print_json({"source": name, "executed": really, "entries": entries, "states": states})
         return
-    found = ", ".join(f"{count:,} {state}" for state, count in states.items() if count)
-    say(f"{name}: {'forgot' if really else 'would forget'} {entries:,} entries{f' ({found})' if found else ''}")
+    words = {short: word for word, short in _STATES.items()}
+    found = ", ".join(f"{count:,} {words.get(state, state)}" for state, count in states.items() if count)
+    what = f"{entries:,} {'entry' if entries == 1 else 'entries'}"
+    say(f"{name}: {'forgot' if really else 'would forget'} {what}{f' ({found})' if found else ''}")
     if not really:
         note("nothing was changed; add --execute to forget them")
 
@@ -375,6 +393,10 @@ def _print_named(title: str, count: int, sample: Iterable["Named"]) -> None:
         say(f"  {title}: {count:,}")
         for one in sample:
             say(f"    {one.name}: {one.reason}")
+
+
+def _waits(count: int) -> str:
+    return f"{count:,} wait{'s' if count == 1 else ''}"
 
 
 def _plural(count: int, what: str) -> str:

@@ -8,7 +8,7 @@ is away empties its part and says why, the others are there.
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,13 +20,14 @@ from sqlalchemy.engine import make_url
 
 from geo_assets.coremachine.identity import encode_partition_key
 from geo_assets.coremachine.ledger import JobFilter, Ledger
-from geo_assets.coremachine.ledger_tables import source_entries, source_looks
+from geo_assets.coremachine.ledger_tables import source_looks
 from geo_assets.errors import GeoAssetsError
 from geo_assets.redaction import redact
 from geo_assets.report.facts import Cell, CollectionFacts, Dataset, Report, SourceState
 from geo_assets.report.outline import middle_of, rings_of
 from geo_assets.settings import Settings
 from geo_assets.sources.source import Source
+from geo_assets.sources.standing import Standing, standings
 from geo_assets.stac.items import durable_href
 from geo_assets.stores.catalog import CatalogStore, DamagedItem
 
@@ -398,18 +399,12 @@ def _queue(ledger: Ledger) -> dict[str, int]:
 
 
 def _sources(ledger: Ledger, containers: Mapping[str, str]) -> tuple[SourceState, ...]:
-    counts = sa.select(source_entries.c.source, source_entries.c.state, sa.func.count().label("n")).group_by(
-        source_entries.c.source, source_entries.c.state
-    )
     looks = sa.select(source_looks.c.source, source_looks.c.looked_at, source_looks.c.error)
-
-    def query(c: sa.Connection) -> tuple[Sequence[Any], Sequence[Any]]:
-        return c.execute(counts).all(), c.execute(looks).all()
-
-    counted, looked = ledger.read(query)
-    entries: dict[str, dict[str, int]] = {}
-    for row in counted:
-        entries.setdefault(row.source, {})[row.state] = row.n
+    looked = ledger.read(lambda c: c.execute(looks).all())
+    entries = {
+        name: {state.value: count for state, count in counts.items()} for name, counts in standings(ledger).items()
+    }
+    no_entries = dict.fromkeys(map(str, Standing), 0)
     seen = {row.source: row for row in looked}
     return tuple(
         SourceState(
@@ -417,7 +412,7 @@ def _sources(ledger: Ledger, containers: Mapping[str, str]) -> tuple[SourceState
             container=containers.get(name),
             looked_at=seen[name].looked_at if name in seen else None,
             error=redact(seen[name].error)[:300] if name in seen and seen[name].error else None,
-            entries=entries.get(name, {}),
+            entries=entries.get(name, no_entries),
         )
         for name in sorted({*containers, *entries, *seen})
     )

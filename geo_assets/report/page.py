@@ -415,14 +415,14 @@ def _linked(report: Report, dataset: Dataset) -> str:
 def _state(report: Report) -> str:
     if any(part == "jobs" for part, _ in report.problems):
         return ""
-    states = sorted({state for source in report.sources for state in source.entries})
+    states = list(dict.fromkeys(state for source in report.sources for state in source.entries))
     rows = [
         [
             (f"<bdi>{text(source.name)}</bdi>", source.name),
             (text(source.container or _NOTHING), source.container or ""),
             (
                 text(f"{source.looked_at:%Y-%m-%d %H:%M}" if source.looked_at else "never")
-                + (f"<br><small>{text(source.error)}</small>" if source.error else ""),
+                + (f"<br><small>not well: {text(source.error)}</small>" if source.error else ""),
                 source.looked_at.isoformat() if source.looked_at else "",
             ),
             *((number(source.entries.get(state, 0)), source.entries.get(state, 0)) for state in states),

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from geo_assets.cli.opening import open_instance
+from geo_assets.cli.sources_commands import _next
 from geo_assets.containers import buckets
 from geo_assets.settings import get_settings
 from geo_assets.sources import preview
@@ -142,7 +144,7 @@ def test_one_source_that_cannot_be_looked_at_does_not_hide_the_others(run: Run, 
         assert rows["images"]["error"] == "ContainerNotFoundError"
         assert rows["tables"]["seen"] == 1
         assert "images: container 'elsewhere' does not exist" in ended.stderr
-    assert "images: container 'elsewhere' does not exist" in run("sources", "list").stderr
+    assert "images: container 'elsewhere' does not exist" in run("sources", "list").stdout
 
 
 def test_list_shows_how_sources_stand(run: Run, maps: Path) -> None:
@@ -159,7 +161,11 @@ def test_list_shows_how_sources_stand(run: Run, maps: Path) -> None:
     assert held.status == 1
     assert "---.kml: no table can be called after" in held.stdout, "the reason is told as long as it stands"
     rows = {row["name"]: row for row in run("sources", "list", "--json").json}
-    assert rows["tables"]["states"] == {"waiting": 0, "queued": 1, "refused": 1, "gone": 0}
+    assert rows["tables"]["states"] == {
+        **dict.fromkeys(("done", "failed", "waiting", "gone"), 0),
+        "atWork": 1,
+        "refused": 1,
+    }
     assert rows["images"]["activeJobs"] == 2
     assert rows["images"]["lookedAt"] < rows["images"]["next"]
     get_settings().sources_path.write_text(SOURCES + "    paused: true\n")
@@ -178,6 +184,19 @@ def test_list_shows_how_sources_stand(run: Run, maps: Path) -> None:
     assert (rows["images"]["next"], rows["whole"]["lookedAt"] < rows["whole"]["next"]) == (None, True)
 
 
+def test_a_healthy_source_is_never_called_overdue() -> None:
+    now = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    row = {"paused": False, "error": None, "byRun": False}
+    due = {minutes: now + timedelta(minutes=minutes) for minutes in (-9, -2, 1)}
+    assert [_next({**row, "next": moment}, now).split(":")[0] for moment in due.values()] == [
+        "overdue since 2026-05-01 11",
+        "now",
+        "2026-05-01 12",
+    ]
+    assert _next({**row, "next": due[-9], "byRun": True}, now) == "when a run has listed it"
+    assert _next({**row, "next": due[-9], "error": "gone"}, now) == "at each tick, until it is well"
+
+
 def test_what_a_source_left_behind_is_forgotten_when_somebody_says_so(run: Run, maps: Path) -> None:
     assert run("sources", "look", "tables", "images").status == 0
     refused = run("sources", "forget", "tables")
@@ -190,9 +209,9 @@ def test_what_a_source_left_behind_is_forgotten_when_somebody_says_so(run: Run, 
         "source": "images",
         "executed": False,
         "entries": 2,
-        "states": {"waiting": 0, "queued": 2, "refused": 0, "gone": 0},
+        "states": {**dict.fromkeys(("done", "failed", "waiting", "refused", "gone"), 0), "atWork": 2},
     }
-    assert "images: forgot 2 entries (2 queued)" in run("sources", "forget", "images", "--execute").stdout
+    assert "images: forgot 2 entries (2 at work)" in run("sources", "forget", "images", "--execute").stdout
     assert "forget images" not in run("sources", "list").stderr
     missing = run("sources", "forget", "images")
     assert (missing.status, "those that saw something: tables" in missing.stderr) == (3, True)

@@ -164,7 +164,8 @@ def test_sources_show_their_entries_their_last_look_and_their_container(tmp_path
         report = gather(settings, Services(settings), lambda: ledger, lambda: [watched])
     assert report.problems == ()
     old, surveys = report.sources
-    assert (surveys.container, surveys.looked_at, surveys.entries) == ("bronze", now, {"waiting": 2, "gone": 1})
+    assert (surveys.container, surveys.looked_at) == ("bronze", now)
+    assert surveys.entries == {**dict.fromkeys(("done", "failed", "at work", "refused"), 0), "waiting": 2, "gone": 1}
     assert (old.name, old.container, old.looked_at) == ("old", None, None)
     assert old.error is not None
     assert "abc" not in old.error
