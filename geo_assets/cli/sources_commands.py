@@ -335,7 +335,7 @@ def _print_preview(settings: Settings, found: "Preview") -> None:
     say(f"{source.name}: {source.workflow} of {_what(found)} '{source.container}/{source.prefix}'")
     rows = [
         ("match", _by_kind(found.matched)),
-        ("do not match", _by_kind(found.unmatched)),
+        ("do not match", _by_kind(found.unmatched) + _such_as(found.unmatched_sample)),
         (
             "since the last look",
             f"{found.new:,} new, {found.changed:,} changed, {found.returned:,} back, {found.unchanged:,} unchanged,"
@@ -362,6 +362,10 @@ def _print_preview(settings: Settings, found: "Preview") -> None:
 
 def _what(found: "Preview") -> str:
     return "the container" if found.grain == "container" else "each match in"
+
+
+def _such_as(names: Sequence[str]) -> str:
+    return f": {', '.join(names)}" if names else ""
 
 
 def _by_kind(kinds: dict[str, int]) -> str:

@@ -10,6 +10,7 @@ The elements, in the order of the original CoreMachine: ``stages``, ``validate_j
 :class:`Workflow` supplies everything but the parameters, the stages, the tasks and the aggregation.
 """
 
+import difflib
 import hashlib
 import inspect
 import json
@@ -521,13 +522,20 @@ def _explain(job_type: str, model: type[BaseModel], error: ValidationError) -> s
         if isinstance(cause, ValueError):
             sentences.append(str(cause))
         elif problem["type"] == "extra_forbidden":
-            known = ", ".join(field.alias or field_name for field_name, field in model.model_fields.items())
-            sentences.append(f"{job_type}: unknown parameter '{name}'; it takes: {known}")
+            sentences.append(_unknown(job_type, model, name))
         elif problem["type"] == "missing":
             sentences.append(f"{name} is required")
         else:
             sentences.append(f"{name}: {problem['msg']}, got {type(problem['input']).__name__}")
     return "; ".join(sentences)
+
+
+def _unknown(job_type: str, model: type[BaseModel], name: str) -> str:
+    names = [field.alias or field_name for field_name, field in model.model_fields.items()]
+    known = [one for one in names if not one.startswith("_")]  # the others are for tests
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"{job_type}: unknown parameter '{name}'; it takes: {', '.join(known)}{hint}"
 
 
 # --- the check -------------------------------------------------------------------------------------------

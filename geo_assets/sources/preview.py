@@ -57,6 +57,8 @@ class Preview:
     """Kind → entries that match; of entries with a name that cannot be opened, too."""
     unmatched: dict[str, int] = field(default_factory=dict)
     """Kind → blobs that do not; parts and sidecars of a dataset among them."""
+    unmatched_sample: list[str] = field(default_factory=list)
+    """Names of some that do not and are no parts of a dataset that does."""
     new: int = 0
     changed: int = 0
     returned: int = 0
@@ -130,6 +132,8 @@ def _tell(work: Comparison, found: Preview, trial: "_Trial", sample: int) -> Non
     for one in work.differences():
         matched.update(dict(one.matching["kind"].value_counts().iter_rows()))
         unmatched.update(dict(one.entries.filter(~pl.col("_counts"))["kind"].value_counts().iter_rows()))
+        room = sample - len(found.unmatched_sample)
+        found.unmatched_sample += _left_out(one.entries).head(room)["name"].to_list()
         counted.update(dict(one.changes["change"].value_counts().iter_rows()))
         counted["unchanged"] += one.matching.height - one.changes.height
         dropped = int(one.missed["_dropped"].sum())
@@ -146,6 +150,11 @@ def _tell(work: Comparison, found: Preview, trial: "_Trial", sample: int) -> Non
     found.matched, found.unmatched = dict(sorted(matched.items())), dict(sorted(unmatched.items()))
     for name in ("new", "changed", "returned", "unchanged", "removed", "dropped"):
         setattr(found, name, counted[name])
+
+
+def _left_out(entries: pl.DataFrame) -> pl.DataFrame:
+    alone = ~pl.col("role").is_in(["part", "sidecar"]).fill_null(value=False)
+    return entries.filter(~pl.col("_counts") & alone).sort("name")
 
 
 def _tell_incomplete(matching: pl.DataFrame, found: Preview, sample: int) -> None:

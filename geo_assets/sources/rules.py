@@ -156,7 +156,11 @@ def check_sources(sources: Sequence[Source], registry: Registry) -> None:
     Raises:
         SettingsError: all that is wrong, each sentence naming its source.
     """
-    problems = [problem for source in sources for problem in _problems(source, registry)]
+    problems = [
+        f"{source.file}: {problem}" if source.file else problem
+        for source in sources
+        for problem in _problems(source, registry)
+    ]
     problems += [
         f"source '{source.name}' is there twice: rename one"
         for position, source in enumerate(sources)

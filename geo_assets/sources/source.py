@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import polars as pl
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from geo_assets.errors import SettingsError, UnsupportedNameError
 from geo_assets.redaction import redact
@@ -103,6 +103,13 @@ class Source(BaseModel):
         30.0 * _DAY, description="How long a blob must be gone before `when_removed` is done."
     )
     paused: bool = Field(default=False, description="Whether its sensor is off until somebody switches it on.")
+
+    _file: str = PrivateAttr("")
+
+    @property
+    def file(self) -> str:
+        """Name of the file that it stands in; empty where it was made otherwise."""
+        return self._file
 
     @field_validator("name", mode="after")
     @classmethod
@@ -312,9 +319,12 @@ def _sources_of(file: Path, problems: list[str]) -> Iterator[Source]:
         name = given.get("name")
         called = f"source '{name}'" if isinstance(name, str) else f"source {number}"
         try:
-            yield Source.model_validate(given)
+            source = Source.model_validate(given)
         except ValidationError as error:
             problems += [f"{file.name}: {called}: {problem}" for problem in explain(error)]
+            continue
+        source._file = file.name  # noqa: SLF001 - no key of the file's
+        yield source
 
 
 def _read(file: Path) -> list[Any]:

@@ -101,7 +101,7 @@ def test_what_will_not_become_a_job_is_told_with_its_reason(run: Run, maps: Path
     assert told.status == 1
     for line in (
         "match: 5 (5 vector)",
-        "do not match: 2 (2 raster)",
+        "do not match: 2 (2 raster): sub folder/alpha_3857.tif, world_byte_4326.tif",
         "would be queued: 1 job in 1 wave of 1,000, each once it is 3600 s unchanged",
         "roads.shp: waits for .shx .dbf beside it",
         "---.csv: no table can be called after '---'",
@@ -228,6 +228,10 @@ def test_usage(run: Run, maps: Path) -> None:
         bad = run("sources", *arguments, "--json")
         assert bad.status == 2
         assert "unknown key `ever`: did you mean `every`?" in bad.json["message"]
+    get_settings().sources_path.write_text(SOURCES + "    parameters: {file_limits: 5}\n")
+    told = run("sources", "list", "--json").json["message"]
+    assert "sources.yaml: source 'whole': summarize_container: unknown parameter 'file_limits'; it takes:" in told
+    assert told.endswith("; did you mean 'file_limit'?")
 
 
 def test_without_sources_it_says_where_they_belong(run: Run) -> None:

@@ -366,6 +366,7 @@ def test_validated_parameters_are_plain_json_with_defaults() -> None:
     [
         ({}, "words is required"),
         ({"words": "a", "colour": 1}, "ours: unknown parameter 'colour'; it takes: words, times"),
+        ({"words": "a", "time": 1}, "ours: unknown parameter 'time'; it takes: words, times; did you mean 'times'?"),
         ({"words": 3}, "words: Input should be a valid string, got int"),
         ({"words": "a", "times": "3"}, "times: Input should be a valid integer, got str"),
         ({"times": "3"}, "words is required; times: Input should be a valid integer, got str"),

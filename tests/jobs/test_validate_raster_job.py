@@ -129,6 +129,7 @@ def test_bad_parameters_are_refused_before_anything_runs(given: dict[str, Any], 
     with pytest.raises(ParameterError) as caught:
         ValidateRasterJob.validate_job_parameters(given)
     assert message in str(caught.value)
+    assert "_skip_validation," not in str(caught.value), "what is for tests is not offered"
 
 
 @pytest.mark.parametrize("address", ["{url}/crs", "/vsicurl/{url}/crs.wkt", "urn:x:{url}"])
