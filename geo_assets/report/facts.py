@@ -21,6 +21,8 @@ class Dataset:
 
     collection: str
     id: str
+    name: str
+    """What it was made of: ``container/blob`` or ``schema.table``; else its id."""
     day: str | None
     """When it was acquired, ``YYYY-MM-DD``; else of the date the catalog goes by."""
     bytes: int

@@ -322,16 +322,18 @@ def _cells(counted: Mapping[tuple[str, int, int], int]) -> tuple[Cell, ...]:
 def _dataset(collection_id: str, item: Mapping[str, Any], properties: Mapping[str, Any]) -> Dataset:
     is_table = properties.get("geo_assets:type") == "table"
     rows = properties.get("table:row_count")
+    item_id, name = str(item.get("id", "")), _source_name(properties, is_table=is_table)
     return Dataset(
         collection=collection_id,
-        id=str(item.get("id", "")),
+        id=item_id,
+        name=name or item_id,
         day=_day(properties.get("datetime") or properties.get("start_datetime")),
         bytes=sum(_size(asset) for asset in _data_assets(item)),
         rows=rows if is_table and isinstance(rows, int) else None,
         kind="table"
         if is_table
         else str(properties.get("geo_assets:raster_type") or properties.get("geo_assets:type") or ""),
-        partition=_partition(properties, is_table=is_table),
+        partition=_partition(name, is_table=is_table),
         thumbnail=_thumbnail(item),
         rings=rings_of(item),
     )
@@ -361,19 +363,25 @@ def _day(moment: object) -> str | None:
         return None
 
 
-def _partition(properties: Mapping[str, Any], *, is_table: bool) -> tuple[str, str] | None:
-    """Where Dagster shows the item: a COG's is that of the raster it was made of."""
+def _source_name(properties: Mapping[str, Any], *, is_table: bool) -> str | None:
+    """What people know it by: of a COG, the raster it was made of."""
     holders = ("schema", "table") if is_table else ("source_container", "source_blob")
     for first, second in (holders, ("container", "blob")):
         pair = properties.get(f"geo_assets:{first}"), properties.get(f"geo_assets:{second}")
         if isinstance(pair[0], str) and isinstance(pair[1], str):
-            name = f"{pair[0]}{'.' if is_table else '/'}{pair[1]}"
-            try:
-                key = encode_partition_key(name)
-            except GeoAssetsError:
-                return None
-            return "vector_stac_item" if is_table else "raster_stac_item", key
+            return f"{pair[0]}{'.' if is_table else '/'}{pair[1]}"
     return None
+
+
+def _partition(name: str | None, *, is_table: bool) -> tuple[str, str] | None:
+    """Where Dagster shows the item."""
+    if name is None:
+        return None
+    try:
+        key = encode_partition_key(name)
+    except GeoAssetsError:
+        return None
+    return "vector_stac_item" if is_table else "raster_stac_item", key
 
 
 def _thumbnail(item: Mapping[str, Any]) -> str | None:

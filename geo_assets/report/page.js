@@ -271,9 +271,10 @@
     if (!pin && !cells.has(over)) tip.append(element("div", "Click for links"));
     tip.style.display = "block";
     const box = frame.getBoundingClientRect(), x = where[0] * scale, y = where[1] * scale;
+    tip.style.maxHeight = box.height - 8 + "px";
     tip.style.left = Math.max(4, Math.min(x + 14, box.width - tip.offsetWidth - 8)) + "px";
     const below = y + 16, above = y - tip.offsetHeight - 12;
-    tip.style.top = (below + tip.offsetHeight > box.height - 4 && above > 0 ? above : Math.min(below, box.height - 20)) + "px";
+    tip.style.top = (below + tip.offsetHeight > box.height - 4 && above > 0 ? above : Math.max(4, Math.min(below, box.height - tip.offsetHeight - 4))) + "px";
     draw();
   }
   function entry(one) {

@@ -48,6 +48,8 @@ _MOST_FAILURES = 30
 _MAP_CHARACTERS = 3_600_000
 """Most characters of the footprints that the script gets: with all else the page stays below 5 MB."""
 _LONGEST_ID = 300
+_LONGEST_NAME = 60
+"""Of a name in a table; the whole name is its tooltip."""
 
 
 def render(report: Report) -> str:
@@ -231,8 +233,8 @@ def _map_rows(report: Report, most: int) -> dict[str, Any]:
     links = _is_web(report.ui_url)
     # beside each other in order, names have most in common
     drawn = [one for one in report.datasets[:most] if one.rings]
-    drawn.sort(key=lambda one: (one.collection, one.id))
-    ids, keys, pictures = _Shortened(), _Shortened(), _Shortened()
+    drawn.sort(key=lambda one: (one.collection, one.name))
+    names_drawn, keys, pictures = _Shortened(), _Shortened(), _Shortened()
     return {
         "collections": [[name[:_LONGEST_ID], numbers[name]] for name in names],
         "items": [
@@ -241,7 +243,7 @@ def _map_rows(report: Report, most: int) -> dict[str, Any]:
                 one.day,
                 size(one.bytes) if one.bytes else _rows(one),
                 one.rings,
-                *ids.short(one.id[:_LONGEST_ID]),
+                *names_drawn.short(one.name[:_LONGEST_ID]),
                 one.partition[0] if links and one.partition else "",
                 *keys.short(one.partition[1] if links and one.partition else ""),
                 *pictures.short(one.thumbnail or ""),
@@ -393,8 +395,8 @@ def _largest(report: Report) -> str:
         return ""
     rows = [
         [
-            (_linked(report, one), one.id),
-            (text(one.collection), one.collection),
+            (_linked(report, one), one.name),
+            (_named(one.collection), one.collection),
             (text(one.kind or _NOTHING), one.kind),
             (text(one.day or _NOTHING), one.day or ""),
             (size(one.bytes), one.bytes),
@@ -406,10 +408,18 @@ def _largest(report: Report) -> str:
 
 
 def _linked(report: Report, dataset: Dataset) -> str:
-    name = f"<bdi>{text(dataset.id[:_LONGEST_ID])}</bdi>"
+    name = _named(dataset.name)
     if report.ui_url is None or not _is_web(report.ui_url) or dataset.partition is None:
         return name
     return f'<a href="{text(partition_url(report.ui_url, dataset.partition))}">{name}</a>'
+
+
+def _named(name: str) -> str:
+    """A name, cut in the middle where it is long: the end of a path tells more than its middle."""
+    half = _LONGEST_NAME // 2
+    if len(name) <= _LONGEST_NAME:
+        return f"<bdi>{text(name)}</bdi>"
+    return f'<bdi title="{text(name)}">{text(name[:half])}…{text(name[-half + 1 :])}</bdi>'
 
 
 def _state(report: Report) -> str:
@@ -418,8 +428,8 @@ def _state(report: Report) -> str:
     states = list(dict.fromkeys(state for source in report.sources for state in source.entries))
     rows = [
         [
-            (f"<bdi>{text(source.name)}</bdi>", source.name),
-            (text(source.container or _NOTHING), source.container or ""),
+            (_named(source.name), source.name),
+            (_named(source.container or _NOTHING), source.container or ""),
             (
                 text(f"{source.looked_at:%Y-%m-%d %H:%M}" if source.looked_at else "never")
                 + (f"<br><small>not well: {text(source.error)}</small>" if source.error else ""),
@@ -429,15 +439,17 @@ def _state(report: Report) -> str:
         ]
         for source in report.sources
     ]
-    heads = [("Source", ""), ("Container", ""), ("Last look (UTC)", "d"), *((state, "n") for state in states)]
+    heads = [("Source", ""), ("Container", ""), ("Last look (UTC)", "d"), *((_heading(state), "n") for state in states)]
     sources = (
         _table(heads, rows, label="Watched containers")
         if rows
         else '<p class="none">No container is watched: see docs/sources.md.</p>'
     )
-    return (
-        '<div class="pair">'
-        + _card("sources", "Watched containers", sources)
-        + _card("jobs", "Jobs", bars("Jobs by status", {name.replace("_", " "): n for name, n in report.queue.items()}))
-        + "</div>"
+    # a column a state: half a page is too narrow
+    return _card("sources", "Watched containers", sources) + _card(
+        "jobs", "Jobs", bars("Jobs by status", {name.replace("_", " "): n for name, n in report.queue.items()})
     )
+
+
+def _heading(state: str) -> str:
+    return state.replace("_", " ").capitalize()

@@ -16,6 +16,7 @@ from geo_assets.coremachine.ledger import FailureGroup
 from geo_assets.pictures import Picture, shown_at_once
 from geo_assets.report import Report, render, small_map, tiny_map
 from geo_assets.report.charts import bars, columns, number, size
+from geo_assets.report.facts import SourceState
 from geo_assets.report.page import script_data
 from geo_assets.report.world import HEIGHT, SMALL_MAP_BYTES, WIDTH, project
 from tests.report.items import raster, report_of, table
@@ -101,6 +102,16 @@ def test_the_page_says_what_was_counted() -> None:
     assert "https://dagster.example/assets/raster_stac_item?view=partitions&partition=bronze%2Fa.tif" in read.links
 
 
+def test_datasets_are_called_by_what_they_were_made_of_and_sources_are_seen_whole() -> None:
+    long = f"survey 2024/{'a' * 80}/ortho.tif"
+    watched = SourceState(name="surveys", container="bronze", looked_at=None, error=None, entries={"at work": 3})
+    report = replace(report_of({"cogs": [raster(long, id="x=20y")]}), sources=[watched])
+    page = render(report)
+    assert f'<bdi title="bronze/{long}">bronze/survey 2024/aaaaaaaaaaa…{"a" * 19}/ortho.tif</bdi>' in page
+    assert "x=20y" not in page
+    assert 'class="n">At work</th>' in page
+
+
 def test_nothing_is_loaded_from_anywhere() -> None:
     page = render(report_of({"cogs": [raster()]}, ui_url="https://dagster.example"))
     read = Read(page)
@@ -135,7 +146,7 @@ def test_hostile_names_stay_text_everywhere() -> None:
     assert len(read.scripts) == 2
     assert "img" not in read.tags
     assert read.data["collections"] == [[HOSTILE, 0]]
-    assert read.data["items"][0][5] == HOSTILE
+    assert read.data["items"][0][5] == f"bronze/{HOSTILE}"
 
 
 names = st.text(st.characters(exclude_categories=()), max_size=40)
@@ -146,9 +157,10 @@ names = st.text(st.characters(exclude_categories=()), max_size=40)
 def test_any_name_gives_a_page_that_is_whole(name: str, other: str, kind: str) -> None:
     items = [
         raster("a.tif", 5, id=name, **{"geo_assets:raster_type": kind, "geo_assets:source_blob": other}),
-        raster(id=other),
+        raster(id=other, **{"geo_assets:source_blob": kind}),
     ]
-    page = render(report_of({name: items, f"{name}2": [raster(id=kind)]}, ui_url="http://localhost:1"))
+    plain = raster(id=name, **dict.fromkeys(("geo_assets:source_blob", "geo_assets:blob")))
+    page = render(report_of({name: items, f"{name}2": [plain]}, ui_url="http://localhost:1"))
     page.encode()
     read = Read(page)
     assert len(read.scripts) == 2
@@ -156,7 +168,7 @@ def test_any_name_gives_a_page_that_is_whole(name: str, other: str, kind: str) -
     for row in read.data["items"]:
         before = before[: row[4]] + row[5]
         found.append(before)
-    assert sorted(found) == sorted([name, other, kind])
+    assert sorted(found) == sorted([name, f"bronze/{other}", f"bronze/{kind}"])
 
 
 @settings(max_examples=30)
@@ -174,12 +186,17 @@ def test_data_in_a_script_comes_back_and_cannot_end_it(value: Any) -> None:
 
 def test_the_largest_page_stays_below_5_mb() -> None:
     # a character that takes twelve in the data of the script
-    items = [raster(id=f"{n}" + "🗺" * 280, size=n, bbox=[10.0, 50.0, 10.5 + n / 1e5, 51.0]) for n in range(1300)]
+    items = [
+        raster(
+            id=str(n), size=n, bbox=[10.0, 50.0, 10.5 + n / 1e5, 51.0], **{"geo_assets:source_blob": f"{n}{'🗺' * 280}"}
+        )
+        for n in range(1300)
+    ]
     report = report_of({"cogs": items}, ui_url="https://dagster.example")
     page = render(report)
     assert len(page.encode()) < 5_000_000
     drawn = len(Read(page).data["items"])
-    assert 500 < drawn < 1300
+    assert 400 < drawn < 1300
     assert f"The {number(drawn)} largest datasets" in page
 
 
