@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
+from geo_assets.dagster_home import CODE_LOCATION
 from geo_assets.errors import SettingsError
 from geo_assets.redaction import redact
 from geo_assets.settings import Settings, get_settings
@@ -28,8 +29,6 @@ SOURCE_CONTAINER = "source_container"
 _GROUP = "sources"
 _OWNERS = ("team:geo-archive",)
 _DOCS = "docs/sources.md"
-_LOCATION = "geo_assets"
-"""What our code location is called in the UI (workspace.yaml)."""
 
 source_container = dg.AssetSpec(
     SOURCE_CONTAINER,
@@ -49,7 +48,7 @@ def source_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(["source", name])
 
 
-def sensor_page(settings: Settings, name: str, location: str = _LOCATION) -> dg.UrlMetadataValue:
+def sensor_page(settings: Settings, name: str, location: str = CODE_LOCATION) -> dg.UrlMetadataValue:
     """Link to the page of a source's sensor in the UI; without the address of the UI, from its root."""
     base = (settings.ui_url or "").rstrip("/")
     return dg.MetadataValue.url(f"{base}/locations/{quote(location, safe='')}/sensors/source_{name}")

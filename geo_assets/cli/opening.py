@@ -4,7 +4,9 @@ What belongs here: opening, with the short patience of somebody who waits.  What
 """
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
@@ -45,11 +47,15 @@ def open_ledger(settings: Settings | None = None) -> Iterator[Ledger]:
 def existing_ledger() -> Iterator[Ledger | None]:
     """The ledger to look something up in; ``None`` where nothing was ever submitted, so that looking makes nothing."""
     settings = get_settings()
-    if settings.ledger_url is None and not (settings.home_path / "ledger.db").exists():
+    if not _has_ledger(settings):
         yield None
         return
     with open_ledger(settings) as ledger:
         yield ledger
+
+
+def _has_ledger(settings: Settings) -> bool:
+    return settings.ledger_url is not None or (settings.home_path / "ledger.db").exists()
 
 
 def ledger_place(settings: Settings) -> str:
@@ -58,8 +64,12 @@ def ledger_place(settings: Settings) -> str:
 
 
 @contextmanager
-def open_machine() -> Iterator[CoreMachine]:
+def open_machine(*, to_look: bool = False) -> Iterator[CoreMachine]:
     """The CoreMachine with the workflows and stores of these settings.
+
+    Args:
+        to_look: nothing will be written: where nothing was ever submitted, no ledger is made, and an empty one that is
+            thrown away stands for it.
 
     Raises:
         ContractError: a workflow class cannot be run.
@@ -72,7 +82,12 @@ def open_machine() -> Iterator[CoreMachine]:
     settings = get_settings()
     registry = load_registry(settings)
     services = open_services(settings)
-    with open_ledger(settings) as ledger:
+    with ExitStack() as stack:
+        place = settings
+        if to_look and not _has_ledger(settings):
+            folder = stack.enter_context(TemporaryDirectory(prefix="geo-assets-"))
+            place = settings.model_copy(update={"home": Path(folder)})
+        ledger = stack.enter_context(open_ledger(place))
         yield CoreMachine(ledger=ledger, registry=registry, settings=settings, services=services)
 
 

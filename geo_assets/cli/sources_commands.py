@@ -202,7 +202,7 @@ def check_sources_now(
 ) -> None:
     """List the sources' containers and tell what would match and be done; nothing is written."""
     del dry_run
-    _each(names, lambda work, source: _foretell(work, source, limit, as_json=as_json), as_json=as_json)
+    _each(names, lambda work, source: _foretell(work, source, limit, as_json=as_json), as_json=as_json, to_look=True)
 
 
 def look_at_sources(names: NamesArgument = None, *, as_json: JsonOption = False) -> None:
@@ -217,7 +217,13 @@ class _Work:
     """Names of all sources there are."""
 
 
-def _each(names: Sequence[str] | None, act: Callable[[_Work, "Source"], dict[str, Any]], *, as_json: bool) -> None:
+def _each(
+    names: Sequence[str] | None,
+    act: Callable[[_Work, "Source"], dict[str, Any]],
+    *,
+    as_json: bool,
+    to_look: bool = False,
+) -> None:
     settings = get_settings()
     found = _configured(settings)
     chosen = _chosen(found, names or [])
@@ -225,7 +231,7 @@ def _each(names: Sequence[str] | None, act: Callable[[_Work, "Source"], dict[str
         _none_there(settings)
     ends: list[dict[str, Any]] = []
     statuses: list[int] = []
-    with open_machine() as machine:
+    with open_machine(to_look=to_look) as machine:
         work = _Work(machine=machine, configured=[source.name for source in found])
         for source in chosen:
             try:

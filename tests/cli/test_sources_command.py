@@ -57,6 +57,7 @@ def test_what_is_foretold_is_what_happens(run: Run, maps: Path) -> None:
     assert foretold.status == 0
     again = run("sources", "check", "--json")
     assert again.json == foretold.json, "nothing was written"
+    assert not (get_settings().home_path / "ledger.db").exists(), "not even an empty ledger"
     before = by_name(foretold.json)
     assert before["images"]["matched"] == {"raster": 2}
     assert before["images"]["unmatched"] == {"vector": 1}
