@@ -15,6 +15,7 @@ import typer
 
 from geo_assets.cli.exits import FAILED
 from geo_assets.cli.job_fields import job_fields, status_fields, task_counts, task_fields
+from geo_assets.cli.known_names import require_known
 from geo_assets.cli.opening import existing_ledger, ledger_place
 from geo_assets.cli.output import JsonOption, note, print_json, print_table, readable, say, styled_status, when
 from geo_assets.cli.parameters import parse_duration
@@ -151,6 +152,7 @@ def list_jobs(
         return
     which = JobFilter(job_type=job_type, asset=asset, statuses=tuple(status or ()))
     with existing_ledger() as ledger:
+        require_known(ledger, asset=asset, job_type=job_type)
         jobs = ledger.jobs(which, limit=limit or None) if ledger is not None else []
         counts = ledger.status_counts() if ledger is not None else {}
     if as_json:
@@ -389,6 +391,7 @@ def list_failures(  # noqa: PLR0913 - an argument an option
         gone=gone,
     )
     with existing_ledger() as ledger:
+        require_known(ledger, asset=asset, job_type=job_type, run_id=run, source=source)
         note_gone(ledger, which)
         if by_reason:
             counted = ledger.failures_by_reason(which) if ledger is not None else []

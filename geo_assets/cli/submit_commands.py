@@ -36,6 +36,7 @@ from geo_assets.cli.job_commands import (
     note_gone,
 )
 from geo_assets.cli.job_fields import outcomes_of, status_fields
+from geo_assets.cli.known_names import require_known
 from geo_assets.cli.opening import open_instance, open_machine
 from geo_assets.cli.output import JsonOption, console, note, print_json, print_table, say, styled_status
 from geo_assets.cli.parameters import parse_parameters, read_keys
@@ -159,6 +160,7 @@ def retry(  # noqa: PLR0913 - an argument an option
                 older_than=older_than,
                 gone=gone,
             )
+            require_known(machine.ledger, asset=asset, job_type=job_type, run_id=run, source=source)
             note_gone(machine.ledger, which)
             found = failed_jobs(machine, which)
             jobs = [job for job in found if job.job_type in machine.registry]

@@ -89,6 +89,13 @@ def test_types_are_listed_with_their_parameters(run: Run) -> None:
         (["retry", HELLO_ID, "--failed"], 2, "either a job id or --failed"),
         (["retry", HELLO_ID, "--reason", "x"], 2, "choose among --failed"),
         (["failures", "--newer-than", "yesterday"], 2, "no length of time"),
+        (["failures", "--asset", "cogs"], 2, "there is no asset 'cogs'; there are: cog, container_contents, "),
+        (["failures", "--by-reason", "--type", "nosuch"], 2, "there is no workflow 'nosuch'; there are: "),
+        (["failures", "--source", "nosuch"], 2, "there is no source 'nosuch'; there are: none"),
+        (["failures", "--run", "zzz"], 3, "the ledger has no job of the run 'zzz'"),
+        (["retry", "--failed", "--asset", "nosuch"], 2, "there is no asset 'nosuch'"),
+        (["jobs", "--asset", "nosuch"], 2, "there is no asset 'nosuch'"),
+        (["jobs", "--type", "nosuch"], 2, "there is no workflow 'nosuch'"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(run: Run, arguments: list[str], status: int, said: str) -> None:

@@ -189,7 +189,7 @@ def start(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
 def _until_at_work(run: Run) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        jobs = run("jobs", "--type", "noisy", "--json").json
+        jobs = run("jobs", "--json").json
         if jobs and run("status", jobs[0]["jobId"], "--json").json["taskCounts"]["processing"]:
             return
         time.sleep(0.2)
