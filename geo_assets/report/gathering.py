@@ -158,9 +158,8 @@ def _database(url: str) -> str:
 
 def _read_catalog(catalog: CatalogStore, tally: "_Tally", problems: list[tuple[str, str]]) -> None:
     for collection_id in catalog.list_collections():
-        part = f"collection {collection_id}"
         damaged: list[str] = []
-        with _part(part, problems):
+        with _part(f"collection {collection_id}", problems):
             document = catalog.get_collection(collection_id) or {}
             tally.begin(collection_id, str(document.get("title") or ""))
             for item in catalog.iter_overviews(collection_id):
@@ -170,7 +169,7 @@ def _read_catalog(catalog: CatalogStore, tally: "_Tally", problems: list[tuple[s
                     tally.add(collection_id, item)
         if damaged:
             more = f"; so are {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
-            problems.append((part, redact(damaged[0]) + more))
+            problems.append((f"an item of {collection_id}", redact(damaged[0]) + more))
 
 
 @dataclass

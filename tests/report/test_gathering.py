@@ -136,7 +136,7 @@ def test_a_damaged_item_costs_itself_only(tmp_path: Path) -> None:
     report = gather(settings, services, lambda: None)
     assert report.items == 1
     ((part, why),) = report.problems
-    assert part == "collection cogs"
+    assert part == "an item of cogs"
     assert "is damaged" in why
     assert why.endswith("; so are 1 more")
     assert str(tmp_path) not in why

@@ -157,9 +157,10 @@ names = st.text(st.characters(exclude_categories=()), max_size=40)
 def test_any_name_gives_a_page_that_is_whole(name: str, other: str, kind: str) -> None:
     items = [
         raster("a.tif", 5, id=name, **{"geo_assets:raster_type": kind, "geo_assets:source_blob": other}),
-        raster(id=other, **{"geo_assets:source_blob": kind}),
+        raster("b.tif", 5, id=other, **{"geo_assets:source_blob": kind}),
     ]
-    plain = raster(id=name, **dict.fromkeys(("geo_assets:source_blob", "geo_assets:blob")))
+    nothing: dict[str, Any] = {"geo_assets:source_blob": None, "geo_assets:blob": None}
+    plain = raster(id=name, **nothing)
     page = render(report_of({name: items, f"{name}2": [plain]}, ui_url="http://localhost:1"))
     page.encode()
     read = Read(page)
