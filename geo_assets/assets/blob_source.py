@@ -16,6 +16,7 @@ from dagster.components.scaffold.scaffold import NoParams
 from pydantic import BaseModel, ValidationError
 
 import geo_assets.defs
+from geo_assets.dagster_home import CODE_LOCATION
 from geo_assets.errors import SettingsError
 from geo_assets.redaction import redact
 from geo_assets.settings import Settings, get_settings
@@ -84,7 +85,6 @@ class BlobSource(dg.Component):
         Raises:
             SettingsError: the source does not fit its workflow.
         """
-        del context
         from geo_assets.assets.source_sensors import build_source_sensors  # noqa: PLC0415 - not to describe the keys
         from geo_assets.assets.sources import build_source_assets  # noqa: PLC0415
         from geo_assets.jobs import load_registry  # noqa: PLC0415
@@ -92,8 +92,12 @@ class BlobSource(dg.Component):
         settings = get_settings()
         registry = load_registry(settings)
         check_sources([self.source], registry)
+        module = context.defs_module_name.partition(".")[0]
+        # what others call their code location, only its server knows
+        location = CODE_LOCATION if module in (geo_assets.__name__, _DEFS_MODULE) else None
         return dg.Definitions.merge(
-            build_source_sensors(settings, registry, [self.source]), build_source_assets([self.source])
+            build_source_sensors(settings, registry, [self.source]),
+            build_source_assets([self.source], settings, location=location),
         )
 
 

@@ -66,7 +66,7 @@ def tell_readable(instance: dg.DagsterInstance, source: Source, problem: str) ->
     stands = before is not None and (before.passed or group_of(before.description) == group_of(problem))
     if before is not None and before.passed == (not problem) and stands:
         return ""
-    told = f"Not to be read since now: {problem}" if problem else _WELL.format(source.container)
+    told = f"The container cannot be read: {problem}" if problem else _WELL.format(source.container)
     if problem or before is not None:
         # before the evaluation, so that a tick which dies in between tells it again
         instance.report_runless_asset_event(

@@ -61,13 +61,21 @@ def what_is_watched(source: Source) -> str:
     return f"{source.container}/{source.prefix}: {matching}{without} → {source.workflow}"
 
 
-def build_source_assets(sources: Sequence[Source], settings: Settings | None = None) -> dg.Definitions:
-    """The external asset of each source; ``settings`` default to the environment's."""
+def build_source_assets(
+    sources: Sequence[Source], settings: Settings | None = None, *, location: str | None = CODE_LOCATION
+) -> dg.Definitions:
+    """The external asset of each source.
+
+    Args:
+        sources: which.
+        settings: default: the environment's.
+        location: what the code location is called in the UI, for links; ``None``: nobody knows.
+    """
     settings = settings or get_settings()
-    return dg.Definitions(assets=[_spec(source, settings) for source in sources])
+    return dg.Definitions(assets=[_spec(source, settings, location) for source in sources])
 
 
-def _spec(source: Source, settings: Settings) -> dg.AssetSpec:
+def _spec(source: Source, settings: Settings, location: str | None) -> dg.AssetSpec:
     part = f", names that start with `{source.prefix}`" if source.prefix else ""
     matching = ", ".join(f"`{glob}`" for glob in source.match) or f"what {source.workflow} reads"
     code_url = settings.code_url
@@ -78,7 +86,7 @@ def _spec(source: Source, settings: Settings) -> dg.AssetSpec:
         "match": matching,
         "exclude": ", ".join(f"`{glob}`" for glob in source.exclude) or None,
         "workflow": source.workflow,
-        "sensor": sensor_page(settings, source.name),
+        "sensor": f"source_{source.name}" if location is None else sensor_page(settings, source.name, location),
         "when_removed": source.when_removed,
         "docs": _DOCS if code_url is None else dg.MetadataValue.url(f"{code_url.rstrip('/')}/{_DOCS}"),
     }

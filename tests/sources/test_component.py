@@ -87,6 +87,7 @@ def test_our_code_location_has_the_sensor_and_the_asset(defs_folder: Path) -> No
     at_the_root = graph.get(dg.AssetKey(["source", "aerials"]))
     assert at_the_root.metadata["geo/container"] == "bronze"  # as the environment says
     assert dg.AssetKey("cog") in at_the_root.child_keys
+    assert at_the_root.metadata["geo/sensor"] == dg.MetadataValue.url("/locations/geo_assets/sensors/source_aerials")
 
 
 def test_a_project_of_others_loads_it(others_project: Path) -> None:
@@ -95,6 +96,8 @@ def test_a_project_of_others_loads_it(others_project: Path) -> None:
     whole = build_definitions(components=dg.ComponentTree.for_project(others_project))
     dg.Definitions.validate_loadable(whole)
     assert "source_aerials" in sensors_of(whole)
+    at_the_root = whole.resolve_asset_graph().get(dg.AssetKey(["source", "aerials"]))
+    assert at_the_root.metadata["geo/sensor"] == "source_aerials", "what their code location is called, nobody knows"
 
 
 def test_no_folder_of_components_is_no_component() -> None:
@@ -130,7 +133,8 @@ def test_a_file_that_cannot_be_used_stops_the_code_location(monkeypatch: pytest.
     monkeypatch.setenv("GEO_ASSETS_SOURCES", str(tmp_path / "s.yaml"))
     get_settings.cache_clear()
     with pytest.raises(
-        SettingsError, match="source 'a': `workflow`: there is no 'proces_raster': did you mean `process_raster`"
+        SettingsError,
+        match=r"s\.yaml: source 'a': `workflow`: there is no 'proces_raster': did you mean",
     ):
         build_definitions()
 
