@@ -503,11 +503,10 @@ def test_a_catalog_that_is_away_is_noticed_before_anything_is_replaced(bench: Be
     before = files_of(bench, "silver")
     (bench.settings.catalog_path / "cogs" / "items").rename(bench.settings.catalog_path / "cogs" / "gone")
     item = bench.settings.catalog_path / "cogs" / "items" / f"silver~{output_name(RGB, 'analysis')}.json"
-    item.parent.mkdir()
-    item.write_text("damaged")
+    item.mkdir(parents=True)  # what is damaged is written anew; this cannot even be read
     job = bench.run("process_raster", blob_name=RGB, compression="deflate")
     assert job.status is JobStatus.FAILED
-    assert "is damaged" in (job.error_details or "")
+    assert "Is a directory" in (job.error_details or "")
     assert files_of(bench, "silver") == before
 
 
