@@ -19,7 +19,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from geo_assets.sources.look import look
 from obstore.store import AzureStore, LocalStore
 
 from geo_assets.coremachine.ledger import Ledger
@@ -27,6 +26,7 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.jobs import load_registry
 from geo_assets.services import Services
 from geo_assets.settings import Settings
+from geo_assets.sources.look import look
 from geo_assets.sources.source import Source
 from geo_assets.stores.azure_access import AzureAccess
 from tests.services.session import ServiceSession
