@@ -43,6 +43,7 @@ from geo_assets.stores.local import LocalBlobStore
 from geo_assets.stores.pgstac import PgstacCatalog
 from geo_assets.stores.postgis import PostgisTables
 from geo_assets.stores.static_catalog import StaticCatalog
+from geo_assets.unpublish import execute
 from tests.jobs.bench import Bench
 from tests.reconciling import COGS, House, cog_id, write_item, wrong
 from tests.stores.pgstac_database import pgstac_database, pgstac_url
@@ -194,6 +195,15 @@ def test_real_jobs_on_real_files_agree(tmp_path: Path) -> None:
         item.write_text("{}")
         bench.run("process_raster", container_name="bronze", blob_name="world_byte_4326.tif")
         assert reconcile(bench.machine).agrees, "COG and item are made anew"
+
+        # the validation stays when the COG is taken back
+        name = "bronze/world_byte_4326.tif"
+        done = bench.ledger.attempts_of_partitions(["cog", "raster_stac_item"], [name])
+        bench.ledger.mark_emitted([attempt.attempt_id for attempt in done])
+        taken = execute(bench.machine, lambda _asset, _keys: None, "cog", [name], who="jane")
+        assert all(one.complete for one in taken)
+        seen = {"raster_validation": [name]}
+        assert reconcile(bench.machine, shown=lambda asset: seen.get(asset, [])).agrees
     finally:
         sandbox.close(kill=True)
 

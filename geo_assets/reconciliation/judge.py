@@ -67,6 +67,7 @@ class Judge:
         for binding in machine.registry.values():
             self._sets.setdefault(binding.partition_set, []).append(binding.asset)
         self._set_of = {binding.asset: binding.partition_set for binding in machine.registry.values()}
+        self._publishing = {binding.asset for binding in machine.registry.values() if binding.publishes}
         self._kept: Counter[tuple[Direction, Fate]] = Counter()
         self.findings: list[Finding] = []
         self.beyond: Counter[str] = Counter()
@@ -302,7 +303,10 @@ class Judge:
         for asset in sorted({row["asset"] for row in rows}):
             keys = [row["key"] for row in rows if row["asset"] == asset]
             family = self._sets[self._set_of[asset]]
-            explained.update((asset, key) for key in recorded.attempted_keys(self._ledger, family, keys))
+            # an asset that publishes nothing, such as a validation, is never taken back: it is still shown when what
+            # else the same job made is gone
+            known = recorded.attempted_keys(self._ledger, family, keys, withdrawn=asset not in self._publishing)
+            explained.update((asset, key) for key in known)
         judged: list[Judged] = []
         for row in rows:
             if (row["asset"], row["key"]) in explained:

@@ -253,10 +253,12 @@ def busy_partitions(ledger: Ledger, pairs: Iterable[tuple[str, str]], since: dat
     return found
 
 
-def attempted_keys(ledger: Ledger, assets: Sequence[str], keys: Sequence[str]) -> set[str]:
-    """Those of these partition keys for which a job of one of these assets stands, however it ended."""
+def attempted_keys(ledger: Ledger, assets: Sequence[str], keys: Sequence[str], *, withdrawn: bool = False) -> set[str]:
+    """Those of these partition keys for which a job of one of these assets stands (or stood), however it ended."""
     found: set[str] = set()
-    query = sa.select(attempts.c.partition_key).where(attempts.c.asset.in_(assets), attempts.c.withdrawn_at.is_(None))
+    query = sa.select(attempts.c.partition_key).where(attempts.c.asset.in_(assets))
+    if not withdrawn:
+        query = query.where(attempts.c.withdrawn_at.is_(None))
     for start in range(0, len(keys), _PAGE):
         part = query.where(attempts.c.partition_key.in_(keys[start : start + _PAGE]))
         found.update(ledger.read(lambda c, q=part: list(c.execute(q).scalars())))  # type: ignore[misc]
