@@ -118,15 +118,24 @@ def _rank(item: pytest.Item) -> int:
 # --- a home of its own, for every test ---------------------------------------------------------------------------
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder whose name no test before had: what a process keeps open by its address must not be the next test's.
+
+    pytest gives the name of a folder that it has removed to the next test whose name begins alike.
+    """
+    own = tmp_path / uuid.uuid4().hex[:6]
+    own.mkdir()
+    return own
+
+
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give each test its own GEO_ASSETS_HOME and DAGSTER_HOME, and settings read afresh."""
     dagster_home = tmp_path / "dagster_home"
     dagster_home.mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", dagster_home)
-    # what a process keeps open by its address must not be the next test's, which may have the folder of the same name
-    home = tmp_path / f"home-{uuid.uuid4().hex[:8]}"
-    monkeypatch.setenv("GEO_ASSETS_HOME", str(home))
+    monkeypatch.setenv("GEO_ASSETS_HOME", str(tmp_path / "geo_assets_home"))
     monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
     for name in _GIVEN:
         monkeypatch.delenv(name, raising=False)

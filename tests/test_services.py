@@ -92,7 +92,7 @@ def test_no_network_but_this_machine() -> None:
 
 
 def test_each_test_has_a_home_of_its_own(tmp_path: Path) -> None:
-    assert get_settings().home_path.parent == tmp_path
+    assert get_settings().home_path == tmp_path / "geo_assets_home"
     dagster_home = Path(os.environ["DAGSTER_HOME"])
     assert dagster_home.parent == tmp_path
     assert (dagster_home / "dagster.yaml").read_text() == (REPOSITORY / "dagster.yaml").read_text()
