@@ -47,6 +47,18 @@ _ITEM_WITHIN = (
     " search first. If it fails, materialize the partition again: the run brings the collection up to date."
 )
 
+
+def _of_items(asset: str) -> tuple[Check, ...]:
+    """The checks of items, whatever these describe."""
+    return (
+        Check(asset=asset, name=names.ITEM_VALID, description=_ITEM_VALID, look=items.item_valid),
+        Check(asset=asset, name=names.ITEM_HREFS_PRESENT, description=_ITEM_HREFS, look=items.item_hrefs_present),
+        Check(
+            asset=asset, name=names.ITEM_WITHIN_COLLECTION, description=_ITEM_WITHIN, look=items.item_within_collection
+        ),
+    )
+
+
 CHECKS: tuple[Check, ...] = (
     Check(
         asset="raster_validation",
@@ -74,19 +86,7 @@ CHECKS: tuple[Check, ...] = (
         " partition again.",
         look=rasters.cog_matches_source,
     ),
-    Check(asset="raster_stac_item", name=names.ITEM_VALID, description=_ITEM_VALID, look=items.item_valid),
-    Check(
-        asset="raster_stac_item",
-        name=names.ITEM_HREFS_PRESENT,
-        description=_ITEM_HREFS,
-        look=items.item_hrefs_present,
-    ),
-    Check(
-        asset="raster_stac_item",
-        name=names.ITEM_WITHIN_COLLECTION,
-        description=_ITEM_WITHIN,
-        look=items.item_within_collection,
-    ),
+    *_of_items("raster_stac_item"),
     Check(
         asset="vector_table",
         name=names.TABLE_COMPLETE,
@@ -104,19 +104,7 @@ CHECKS: tuple[Check, ...] = (
         " Else, load the file again, which repairs them.",
         look=tables.geometries_valid,
     ),
-    Check(asset="vector_stac_item", name=names.ITEM_VALID, description=_ITEM_VALID, look=items.item_valid),
-    Check(
-        asset="vector_stac_item",
-        name=names.ITEM_HREFS_PRESENT,
-        description=_ITEM_HREFS,
-        look=items.item_hrefs_present,
-    ),
-    Check(
-        asset="vector_stac_item",
-        name=names.ITEM_WITHIN_COLLECTION,
-        description=_ITEM_WITHIN,
-        look=items.item_within_collection,
-    ),
+    *_of_items("vector_stac_item"),
     *(
         Check(asset=asset, name=names.SOURCE_PRESENT, description=_SOURCE, look=sources.raster_source_present)
         for asset in ("raster_validation", "cog", "raster_stac_item")
