@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from geo_assets import jobs
 from geo_assets.cli import app
+from geo_assets.dagster_home import DEFINITIONS_MODULE
+from geo_assets.settings import get_settings
+from tests.publishing import PRODUCTS, WORKFLOWS
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,9 @@ class Ended:
 
 Run = Callable[..., Ended]
 
+A, B = "bronze/a b.tif", "bronze/c.tif"
+"""Two sources that ``products`` were made of."""
+
 
 @pytest.fixture
 def run() -> Run:
@@ -42,6 +50,18 @@ def run() -> Run:
         return Ended(result.exit_code, result.stdout, result.stderr)
 
     return run_command
+
+
+@pytest.fixture
+def products(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of what ``make_cog`` left for two sources."""
+    monkeypatch.setattr(jobs, "WORKFLOWS", WORKFLOWS)
+    sys.modules.pop(DEFINITIONS_MODULE, None)  # the code location is of these workflows while the test runs
+    monkeypatch.setenv("GEO_ASSETS_BLOB_ROOT", str(tmp_path / "containers"))
+    get_settings.cache_clear()
+    assert run("submit", "make_cog", "--key", A, "--key", B, "--wait").status == 0
+    yield tmp_path / "containers" / PRODUCTS
+    sys.modules.pop(DEFINITIONS_MODULE, None)
 
 
 @pytest.fixture

@@ -1,32 +1,13 @@
 """``reconcile``: what it prints, how it ends, and that nothing is changed until told; jobs are done by real runs."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from geo_assets import jobs
 from geo_assets.coremachine.partition_wipe import unmaterialize
-from geo_assets.dagster_home import DEFINITIONS_MODULE
 from geo_assets.settings import get_settings
-from tests.cli.conftest import Run
-from tests.publishing import PRODUCTS, WORKFLOWS
-
-A, B = "bronze/a b.tif", "bronze/c.tif"
-
-
-@pytest.fixture
-def products(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of what ``make_cog`` left for two sources."""
-    monkeypatch.setattr(jobs, "WORKFLOWS", WORKFLOWS)
-    sys.modules.pop(DEFINITIONS_MODULE, None)  # the code location is of these workflows while the test runs
-    monkeypatch.setenv("GEO_ASSETS_BLOB_ROOT", str(tmp_path / "containers"))
-    get_settings.cache_clear()
-    assert run("submit", "make_cog", "--key", A, "--key", B, "--wait").status == 0
-    yield tmp_path / "containers" / PRODUCTS
-    sys.modules.pop(DEFINITIONS_MODULE, None)
+from tests.cli.conftest import A, Run
 
 
 def test_a_look_a_plan_and_a_repair(run: Run, products: Path, monkeypatch: pytest.MonkeyPatch) -> None:

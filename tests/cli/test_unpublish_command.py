@@ -1,33 +1,15 @@
 """``unpublish`` and ``audit``: dry by default, what they print, how they end; jobs are done by real runs."""
 
 import getpass
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from geo_assets import jobs
 from geo_assets.coremachine.ledger import Ledger
-from geo_assets.dagster_home import DEFINITIONS_MODULE
 from geo_assets.settings import get_settings
-from tests.cli.conftest import Run
-from tests.publishing import PRODUCTS, WORKFLOWS, item_id
-
-A, B = "bronze/a b.tif", "bronze/c.tif"
-
-
-@pytest.fixture
-def products(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of what ``make_cog`` left for two sources."""
-    monkeypatch.setattr(jobs, "WORKFLOWS", WORKFLOWS)
-    sys.modules.pop(DEFINITIONS_MODULE, None)  # the code location is of these workflows while the test runs
-    monkeypatch.setenv("GEO_ASSETS_BLOB_ROOT", str(tmp_path / "containers"))
-    get_settings.cache_clear()
-    assert run("submit", "make_cog", "--key", A, "--key", B, "--wait").status == 0
-    yield tmp_path / "containers" / PRODUCTS
-    sys.modules.pop(DEFINITIONS_MODULE, None)
+from tests.cli.conftest import A, B, Run
+from tests.publishing import PRODUCTS, item_id
 
 
 def files(folder: Path) -> set[str]:
