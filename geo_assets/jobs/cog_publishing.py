@@ -51,9 +51,15 @@ _MIB = 1024 * 1024
 # --- names -------------------------------------------------------------------------------------------------------
 
 
-def output_name(blob_name: str, tier: str) -> str:
-    """Name of a COG: as the original's, ``x.tif`` → ``x_cog.tif``, with the tier in it where it is not the main one."""
-    stem = blob_name[:-4] if blob_name.lower().endswith(".tif") else blob_name
+def output_name(blob_name: str, tier: str, prefix: str = "") -> str:
+    """Name of a COG: as the original's, ``x.tif`` → ``x_cog.tif``, with the tier in it where it is not the main one.
+
+    Args:
+        blob_name: of the raster.
+        tier: of the COG.
+        prefix: text in front, such as ``scenes/``; the original's has none.
+    """
+    stem = prefix + (blob_name[:-4] if blob_name.lower().endswith(".tif") else blob_name)
     return f"{stem}_cog.tif" if tier == MAIN_TIER else f"{stem}_cog_{tier}.tif"
 
 
@@ -79,17 +85,23 @@ class _Target:
 
 
 def require_names(
-    services: Mapping[str, Any], claims: Claims, blob_name: str, tiers: Sequence[str], *, overwrite: bool
+    services: Mapping[str, Any], claims: Claims, names: Mapping[str, str], *, overwrite: bool
 ) -> dict[str, _Target]:
     """Find out how each tier is to be written: as a new blob, or in place of one that this raster's jobs made.
+
+    Args:
+        services: the job's.
+        claims: of the raster.
+        names: tier → name of its COG.
+        overwrite: whether what is somebody else's may be replaced.
 
     Raises:
         PreconditionFailedError: a name is taken by something else; says by what.
     """
     settings: Settings = services["settings"]
     targets: dict[str, _Target] = {}
-    for tier in tiers:
-        container, name = settings.silver_container, output_name(blob_name, tier)
+    container = settings.silver_container
+    for tier, name in names.items():
         there = etag_of(services["blobs"], container, name)
         holder = "" if there is None else claims.holder(f"{container}/{name}")
         target = _Target(
@@ -102,7 +114,8 @@ def require_names(
         if target.taken and not overwrite:
             whose = f"made by {holder}" if holder else "made by no job that the ledger knows"
             raise PreconditionFailedError(
-                f"{target.claim} is there already, {whose}: look at it, then remove it or give overwrite: true"
+                f"{target.claim} is there already, {whose}: look at it, then give an output_prefix, such as the"
+                " container's name and a slash, or remove it, or give overwrite: true"
             )
         targets[tier] = target
     return targets
@@ -147,6 +160,7 @@ def publish(
     folder: Path,
     context: Mapping[str, Any],
     *,
+    names: Mapping[str, str],
     request: ItemRequest | None,
     overwrite: bool,
 ) -> dict[str, Any]:
@@ -156,6 +170,7 @@ def publish(
         cog: the result of the stage that made them.
         folder: the job's scratch folder.
         context: the handler's, with ``claims`` and ``history``.
+        names: tier → name of its COG.
         request: how the item is to be made; ``None``: none is.
         overwrite: whether blobs that have the names and are somebody else's are replaced.
 
@@ -166,11 +181,11 @@ def publish(
     services = TaskContext(context).services
     blobs: BlobStore = services["blobs"]
     claims: Claims = context["claims"]
-    described, problem = _describe(cog, folder, context, request)
+    described, problem = _describe(cog, folder, context, names, request)
     if problem is not None:
         return problem
     try:
-        targets = require_names(services, claims, cog["source_blob"], list(cog["tiers"]), overwrite=overwrite)
+        targets = require_names(services, claims, names, overwrite=overwrite)
     except PreconditionFailedError as error:
         return failed("OUTPUT_EXISTS", str(error), {"source_blob": cog["source_blob"]})
     if request is not None:
@@ -196,7 +211,11 @@ def publish(
 
 
 def _describe(
-    cog: Mapping[str, Any], folder: Path, context: Mapping[str, Any], request: ItemRequest | None
+    cog: Mapping[str, Any],
+    folder: Path,
+    context: Mapping[str, Any],
+    names: Mapping[str, str],
+    request: ItemRequest | None,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Pictures and item of the main tier, from the file that is about to be published."""
     services = TaskContext(context).services
@@ -206,8 +225,8 @@ def _describe(
     facts = {
         tier: {
             "container": container,
-            "name": output_name(cog["source_blob"], tier),
-            "href": blobs.uri(container, output_name(cog["source_blob"], tier)),
+            "name": names[tier],
+            "href": blobs.uri(container, names[tier]),
             "size": made["size"],
             "sha256": made["sha256"],
             "media_type": COG_MEDIA_TYPE,

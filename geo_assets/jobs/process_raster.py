@@ -60,6 +60,7 @@ from geo_assets.jobs.validate_raster_job import (
     validation_parameters,
 )
 from geo_assets.settings import Settings
+from geo_assets.stores.blobs import name_problem
 from geo_assets.stores.catalog import present_item
 
 __all__ = ["ProcessRaster", "ProcessRasterParameters", "create_cog", "publish_cog", "validate_source"]
@@ -68,6 +69,7 @@ _COG_PARAMETERS = (
     "tiers", "target_crs", "compression", "jpeg_quality", "blocksize", "overview_resampling", "reproject_resampling",
 )  # fmt: skip
 _ITEM_PARAMETERS = ("collection_id", "stac_version", "datetime_pattern", "id_rule")
+_PLACE_PARAMETERS = ("output_prefix", "overwrite")
 _ORIGINAL = frozenset({*RasterParameters.model_fields, "compression", "jpeg_quality", "overview_resampling",
                        "reproject_resampling"})  # fmt: skip
 """Parameters the original had; the others are hashed only where they are not the default, so that job ids stay."""
@@ -96,6 +98,11 @@ class ProcessRasterParameters(RasterParameters, CatalogueParameters):
     overview_resampling: str | None = Field(None, description="Resampling of the overviews; default: by the type.")
     reproject_resampling: str | None = Field(None, description="Resampling of the reprojection; default: by the type.")
     blocksize: int | None = Field(None, description="Side of the COG's tiles in pixels: 128 to 2048. Default: 512.")
+    output_prefix: str = Field(
+        "",
+        description="What the COG's name starts with, such as scenes/: keeps rasters of one name in several containers"
+        " apart. Default: nothing, so that the COG of a/x.tif is a/x_cog.tif.",
+    )
     overwrite: bool = Field(
         default=False,
         description="Whether a blob of the COG's name that was not made of this raster is replaced.",
@@ -107,6 +114,13 @@ class ProcessRasterParameters(RasterParameters, CatalogueParameters):
     def _no_cog_without_validation(cls, value: bool) -> bool:  # noqa: FBT001 - as pydantic calls it
         if value:
             raise ValueError("_skip_validation leaves nothing to make a COG from: it is for validate_raster_job")
+        return value
+
+    @field_validator("output_prefix", mode="after")
+    @classmethod
+    def _starts_a_name(cls, value: str) -> str:
+        if value and (problem := name_problem(f"{value}x")) is not None:
+            raise ValueError(f"output_prefix starts no name of a blob ({problem})")
         return value
 
     @field_validator("tiers", mode="before")
@@ -148,10 +162,15 @@ def validate_source(params: dict[str, Any], context: Mapping[str, Any]) -> dict[
             "result": {"unchanged": history[0]["result"]},
         }
     try:
-        require_names(services, context["claims"], params["blob_name"], asked["tiers"], overwrite=asked["overwrite"])
+        names = _names(params["blob_name"], asked["tiers"], asked["output_prefix"])
+        require_names(services, context["claims"], names, overwrite=asked["overwrite"])
     except PreconditionFailedError as error:
         return failed("OUTPUT_EXISTS", str(error), {"source_blob": params["blob_name"]})
     return validate_raster(params, context)
+
+
+def _names(blob_name: str, tiers: Iterable[str], prefix: str) -> dict[str, str]:
+    return {tier: output_name(blob_name, tier, prefix) for tier in tiers}
 
 
 def _nothing_changed(
@@ -254,12 +273,12 @@ def publish_cog(params: dict[str, Any], context: Mapping[str, Any]) -> dict[str,
         GeoAssetsError: as the stores'; what was new is gone again.
     """
     cog = params["cog"]
+    names = _names(cog["source_blob"], cog["tiers"], params["output_prefix"])
     request = None
     if params.get("collection_id") is not None:
         container = TaskContext(context).services["settings"].silver_container
-        name = output_name(cog["source_blob"], main_tier(list(cog["tiers"])))
-        request = ItemRequest.from_parameters(params, container=container, blob=name)
-    return publish(cog, _folder_of(context), context, request=request, overwrite=params["overwrite"])
+        request = ItemRequest.from_parameters(params, container=container, blob=names[main_tier(list(names))])
+    return publish(cog, _folder_of(context), context, names=names, request=request, overwrite=params["overwrite"])
 
 
 # --- the workflow ------------------------------------------------------------------------------------------------
@@ -328,8 +347,8 @@ class ProcessRaster(ValidateRasterJob):
         """
         chosen = cls.Parameters.model_validate(job_params).model_dump(mode="json", by_alias=True)
         if stage == 1:
-            own = {"tiers": chosen["tiers"], "overwrite": chosen["overwrite"], "parameters": job_params}
-            own["item"] = {name: chosen[name] for name in _ITEM_PARAMETERS}
+            own = {name: chosen[name] for name in ("tiers", *_PLACE_PARAMETERS)}
+            own |= {"parameters": job_params, "item": {name: chosen[name] for name in _ITEM_PARAMETERS}}
             parameters = {**validation_parameters(job_params), "job": own}
             return [_one("validate", 1, job_id, "validate_raster", parameters)]
         if stage > len(cls.stages):
@@ -343,7 +362,7 @@ class ProcessRaster(ValidateRasterJob):
             return []
         if stage == 2:  # noqa: PLR2004
             return [_one("create_cog", 2, job_id, "create_cog", _cog_parameters(chosen, job_params, result))]
-        parameters = {name: chosen[name] for name in (*_ITEM_PARAMETERS, "overwrite")}
+        parameters = {name: chosen[name] for name in (*_ITEM_PARAMETERS, *_PLACE_PARAMETERS)}
         return [_one("catalog", 3, job_id, "publish_cog", {**parameters, "cog": result})]
 
     @classmethod

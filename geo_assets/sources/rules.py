@@ -58,7 +58,7 @@ def parameters_for(source: Source, binding: Binding, name: str) -> dict[str, Any
     groups = source.groups_of(name)
     if groups is None:
         raise ParameterError(f"`extract` of source '{source.name}' is not found in '{name[:200]}'")
-    values = _values(name, groups)
+    values = _values(source, name, groups)
     given = {key: _filled(source, value, values) for key, value in source.parameters.items()}
     declared = _declared(binding)
     if _TABLE in declared:
@@ -78,7 +78,13 @@ def _for_container(source: Source, binding: Binding) -> dict[str, Any]:
         own["prefix"] = source.prefix
     elif source.prefix and "filter" in declared:
         own["filter"] = {"prefix": source.prefix}
-    return {**own, **{key: _filled(source, value, {}) for key, value in source.parameters.items()}}
+    return {
+        **own,
+        **{
+            key: _filled(source, value, {"container": lambda: source.container})
+            for key, value in source.parameters.items()
+        },
+    }
 
 
 def _declared(binding: Binding) -> frozenset[str]:
@@ -95,10 +101,16 @@ type _Values = Mapping[str, Callable[[], str]]
 """What placeholders stand for, made when it is wanted: not every name makes a table's."""
 
 
-def _values(name: str, groups: Mapping[str, str]) -> _Values:
+def _values(source: Source, name: str, groups: Mapping[str, str]) -> _Values:
     folder, _, last = name.rpartition("/")
     stem = _stem(last)
-    own = {"name": lambda: name, "folder": lambda: folder, "stem": lambda: stem, "table": lambda: _table(stem)}
+    own: dict[str, Callable[[], str]] = {
+        "container": lambda: source.container,
+        "name": lambda: name,
+        "folder": lambda: folder,
+        "stem": lambda: stem,
+        "table": lambda: _table(stem),
+    }
     return {**own, **{group: functools.partial(str, text) for group, text in groups.items()}}
 
 
@@ -140,7 +152,7 @@ def _pieces(source: Source, text: str, values: _Values) -> Iterator[str]:
         if field is None:
             continue
         if field not in values or spec or conversion:
-            known = ", ".join(f"{{{name}}}" for name in values) or "none, as the job is about the whole container"
+            known = ", ".join(f"{{{name}}}" for name in values)
             raise ParameterError(
                 f"source '{source.name}': '{text[:80]}' has the unknown placeholder {{{field[:40]}}}; there are {known}"
             )
@@ -192,7 +204,7 @@ def _example(source: Source, binding: Binding) -> dict[str, Any]:
     if grain(source, binding) == "container":
         return parameters_for(source, binding, "")
     name = "folder/example.tif" if binding.partition_set == "raster_blobs" else "folder/example.geojson"
-    values = _values(name, dict.fromkeys(source.group_names, "1"))
+    values = _values(source, name, dict.fromkeys(source.group_names, "1"))
     for value in source.parameters.values():
         _filled(source, value, values)  # refuses what is unknown
     kept = {

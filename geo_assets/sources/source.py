@@ -84,8 +84,8 @@ class Source(BaseModel):
     workflow: str = Field(description="Job type of what is done with each blob or dataset, or with the container.")
     parameters: dict[str, Any] = Field(
         default_factory=dict,
-        description="Parameters of the jobs. In texts, {name}, {folder}, {stem}, {table} and the named groups of"
-        " `extract` are replaced.",
+        description="Parameters of the jobs. In texts, {container}, {name}, {folder}, {stem}, {table} and the"
+        " named groups of `extract` are replaced.",
     )
     extract: str | None = Field(
         None, description="Regular expression found in each name; its named groups, (?P<year>…), fill parameters."
@@ -163,7 +163,7 @@ class Source(BaseModel):
         groups = _groups(value)
         if not groups:
             raise ValueError("the pattern has no named group: write (?P<year>[0-9]{4}), say")
-        if taken := sorted({"name", "folder", "stem", "table"} & set(groups)):
+        if taken := sorted({"container", "name", "folder", "stem", "table"} & set(groups)):
             raise ValueError(f"the group {taken[0]} is called like a placeholder that there is: rename it")
         return value
 

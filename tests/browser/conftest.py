@@ -35,6 +35,7 @@ sources:
     every: 5s
     parameters:
       collection_id: {ARRIVALS}
+      output_prefix: "{{container}}/"
 """
 
 

@@ -380,6 +380,26 @@ def test_two_rasters_that_claim_one_name_do_not_replace_each_other(bench: Bench)
     assert made(bench, blob_name=GREY) == first
 
 
+def test_a_prefix_keeps_rasters_of_one_name_apart(bench: Bench) -> None:
+    for container in ("bronze", "other"):
+        bench.put(container, GREY)
+    made(bench, blob_name=GREY)
+    for tiers in (["analysis"], ["visualization"]):  # the second takes the place of the first
+        cog = made(bench, blob_name=GREY, container_name="other", output_prefix="other/a_", tiers=tiers)["cog"]
+        assert cog["cog_blob"] == "other/a_" + output_name(GREY, tiers[0])
+    assert bench.files("silver") == sorted([output_name(GREY, "analysis"), cog["cog_blob"]])
+    # without it, the name is the other's: neither COG is touched
+    job = bench.run("process_raster", blob_name=GREY, container_name="other", tiers=["analysis"])
+    assert "output_prefix" in (job.reason or "")
+    assert len(bench.files("silver")) == 2
+
+
+@pytest.mark.parametrize("prefix", ["/a", "a//b", "../a", "a/./", "a\nb", "a" * 1100], ids=lambda text: text[:6])
+def test_a_prefix_that_starts_no_name_is_refused(prefix: str) -> None:
+    with pytest.raises(ParameterError, match="output_prefix starts no name"):
+        ProcessRaster.validate_job_parameters({"blob_name": GREY, "output_prefix": prefix})
+
+
 def test_a_cog_without_a_finished_job_is_the_raster_s_own(bench: Bench) -> None:
     bench.put("bronze", GREY)
     made(bench, blob_name=GREY)
