@@ -93,7 +93,7 @@ def build_definitions(
         jobs=[
             *jobs,
             *(build_submit_job(binding) for binding in registry.values()),
-            build_retry_job(registry),
+            build_retry_job(registry, sources=[source.name for source in watched]),
         ],
         sensors=[build_sensor(jobs, interval_seconds=settings.sensor_seconds, find_dead_runs=_dead_command_lines)],
         # Materialize in the UI runs in Dagster's own job, which takes this one

@@ -152,7 +152,7 @@ def list_jobs(
         return
     which = JobFilter(job_type=job_type, asset=asset, statuses=tuple(status or ()))
     with existing_ledger() as ledger:
-        require_known(ledger, asset=asset, job_type=job_type)
+        require_known(ledger, which)
         jobs = ledger.jobs(which, limit=limit or None) if ledger is not None else []
         counts = ledger.status_counts() if ledger is not None else {}
     if as_json:
@@ -391,7 +391,7 @@ def list_failures(  # noqa: PLR0913 - an argument an option
         gone=gone,
     )
     with existing_ledger() as ledger:
-        require_known(ledger, asset=asset, job_type=job_type, run_id=run, source=source)
+        require_known(ledger, which)
         note_gone(ledger, which)
         if by_reason:
             counted = ledger.failures_by_reason(which) if ledger is not None else []

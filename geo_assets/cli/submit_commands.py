@@ -160,7 +160,7 @@ def retry(  # noqa: PLR0913 - an argument an option
                 older_than=older_than,
                 gone=gone,
             )
-            require_known(machine.ledger, asset=asset, job_type=job_type, run_id=run, source=source)
+            require_known(machine.ledger, which)
             note_gone(machine.ledger, which)
             found = failed_jobs(machine, which)
             jobs = [job for job in found if job.job_type in machine.registry]

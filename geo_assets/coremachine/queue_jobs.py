@@ -6,7 +6,7 @@ does not: what submission and a tick mean (``submission``, ``dispatch``).
 
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,11 +17,12 @@ from geo_assets.coremachine.asset_job import JOB_TAGS, MACHINE, RETRY_OP, machin
 from geo_assets.coremachine.binding import Binding
 from geo_assets.coremachine.dispatch import WAVE_TAG, RunAsked
 from geo_assets.coremachine.identity import key_prefix, partition_keys_of
+from geo_assets.coremachine.known_names import require_known
 from geo_assets.coremachine.ledger import Job, JobFilter, Wave
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.reasons import group_of
 from geo_assets.coremachine.submission import Answer, failed_jobs, failures_left_out, retry_jobs, submit_keys
-from geo_assets.errors import GeoAssetsError, ParameterError
+from geo_assets.errors import GeoAssetsError, JobNotFoundError, ParameterError
 from geo_assets.settings import Settings
 
 SENSOR_NAME = "queued_jobs"
@@ -90,8 +91,14 @@ def build_submit_job(binding: Binding) -> dg.JobDefinition:
     return submit
 
 
-def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
-    """The job ``retry_failed``: gathers failed jobs into waves, by run, asset, partition, reason, source, age."""
+def build_retry_job(registry: Mapping[str, Binding], *, sources: Collection[str] = ()) -> dg.JobDefinition:
+    """The job ``retry_failed``: gathers failed jobs into waves, by run, asset, partition, reason, source, age.
+
+    Args:
+        registry: the workflows; of others nothing is queued.
+        sources: names of the sources there are: a name that neither they nor the ledger have is refused.
+    """
+    assets = {binding.job_type: binding.asset for binding in registry.values()}
 
     @dg.op(
         name=RETRY_OP,
@@ -131,8 +138,9 @@ def build_retry_job(registry: Mapping[str, Binding]) -> dg.JobDefinition:
         given: Mapping[str, Any] = context.op_config
         try:
             which = _chosen(given)
+            require_known(machine.ledger, which, workflows=lambda: assets, sources=lambda: sources)
             found = failed_jobs(machine, which)
-        except ParameterError as error:
+        except (ParameterError, JobNotFoundError) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         jobs = [job for job in found if job.job_type in machine.registry]
         answers = retry_jobs(machine, jobs)

@@ -70,7 +70,10 @@ def defs(machine: CoreMachine) -> dg.Definitions:
     partitions = {"tiles": dg.DynamicPartitionsDefinition(name="tiles")}
     return dg.Definitions(
         assets=[build_asset(binding, partitions=partitions, sets_by_asset={"tile": "tiles"})],
-        jobs=[build_job(binding, executor=dg.in_process_executor), build_retry_job(machine.registry)],
+        jobs=[
+            build_job(binding, executor=dg.in_process_executor),
+            build_retry_job(machine.registry, sources=["a_source"]),
+        ],
         resources={MACHINE: core_machine_resource(machine.registry, lambda _: {})},
     )
 
@@ -143,7 +146,6 @@ def test_a_run_says_which_failed_and_why_and_what_to_paste(defs: dg.Definitions,
         ({"prefix": "Gone"}, []),
         ({"prefix": "g", "reason_group": "tile … is | gone"}, []),
         ({"source": "a_source"}, []),
-        ({"run_id": "another"}, []),
         ({"keys": []}, []),
         ({"gone": True}, []),
         ({}, TILES[:6]),
@@ -157,6 +159,25 @@ def test_retry_takes_what_was_chosen(
         metadata = retried(defs, instance, config)
     assert waiting(machine) == {name.replace(",", "%2C") for name in queued}
     assert metadata["queued_again"].value == len(queued)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"run_id": "another"}, "no job of the run 'another'"),
+        ({"asset": "tiles"}, "there is no asset 'tiles'; there are: tile"),
+        ({"job_type": "read_tiles"}, "there is no workflow 'read_tiles'; there are: read_tile"),
+        ({"source": "another"}, "there is no source 'another'; there are: a_source"),
+    ],
+)
+def test_a_name_that_nothing_has_is_refused_rather_than_nothing_queued(
+    defs: dg.Definitions, machine: CoreMachine, config: dict[str, Any], told: str
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        wave(defs, machine, instance, *TILES)
+        with pytest.raises(dg.Failure, match=re.escape(told)):
+            retried(defs, instance, config)
+    assert not waiting(machine)
 
 
 def test_a_job_stays_its_source_s_whoever_queued_it_again(defs: dg.Definitions, machine: CoreMachine) -> None:

@@ -142,7 +142,10 @@ def test_a_container_workflow_is_told_the_prefix_and_nothing_of_names() -> None:
         ({"parameters": {"colection_id": "x"}}, "unknown parameter 'colection_id'"),
         ({"parameters": {"tiers": "gold"}}, "source 'a': tiers must be one of analysis"),
         ({"parameters": {"blob_name": "a.tif"}}, "source 'a': `parameters`: blob_name follows from the source"),
-        ({"parameters": {"collection_id": "{steam}"}}, "has the unknown placeholder {steam}; there are {container}, {name}, "),
+        (
+            {"parameters": {"collection_id": "{steam}"}},
+            "has the unknown placeholder {steam}; there are {container}, {name}, ",
+        ),
         ({"parameters": {"collection_id": "{year}"}}, "has the unknown placeholder {year}"),
         ({"parameters": {"collection_id": "{stem!r}"}}, "has the unknown placeholder"),
         ({"parameters": {"collection_id": "{stem:>9}"}}, "has the unknown placeholder"),
