@@ -12,7 +12,14 @@ from pathlib import Path
 from geo_assets.errors import SettingsError
 from geo_assets.settings import Settings
 
-__all__ = ["CODE_LOCATION", "DEFINITIONS_MODULE", "ensure_dagster_home", "packaged_file", "workspace_file"]
+__all__ = [
+    "CODE_LOCATION",
+    "DEFINITIONS_MODULE",
+    "ensure_dagster_home",
+    "has_dagster_home",
+    "packaged_file",
+    "workspace_file",
+]
 
 CODE_LOCATION = "geo_assets"
 """Name of the code location, in ``workspace.yaml`` and in every run made here."""
@@ -31,8 +38,7 @@ def ensure_dagster_home(settings: Settings) -> Path:
     Raises:
         SettingsError: the folder cannot be made or written; names it.
     """
-    given = os.environ.get("DAGSTER_HOME", "").strip()
-    folder = Path(given).expanduser().resolve() if given else settings.home_path / "dagster"
+    given, folder = _folder(settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "dagster.yaml").exists():
@@ -45,6 +51,17 @@ def ensure_dagster_home(settings: Settings) -> Path:
     os.environ["DAGSTER_HOME"] = str(folder)
     os.environ["GEO_ASSETS_HOME"] = str(settings.home_path)
     return folder
+
+
+def has_dagster_home(settings: Settings) -> bool:
+    """Whether the folder of the Dagster instance is there."""
+    return (_folder(settings)[1] / "dagster.yaml").exists()
+
+
+def _folder(settings: Settings) -> tuple[str, Path]:
+    """What ``DAGSTER_HOME`` says, and the folder."""
+    given = os.environ.get("DAGSTER_HOME", "").strip()
+    return given, Path(given).expanduser().resolve() if given else settings.home_path / "dagster"
 
 
 def workspace_file(folder: Path) -> Path:

@@ -41,7 +41,7 @@ def clean_up_now(
     from geo_assets.coremachine.dispatch import WAVE_TAG  # noqa: PLC0415
     from geo_assets.coremachine.retention import History  # noqa: PLC0415
 
-    with open_machine() as machine, open_instance() as instance:
+    with open_machine(to_look=dry_run) as machine, open_instance(to_look=dry_run) as instance:
         settings = machine.settings
         cleaned = clean_up(
             machine,

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from geo_assets.coremachine.ledger import Ledger
 from geo_assets.coremachine.machine import CoreMachine
-from geo_assets.dagster_home import ensure_dagster_home
+from geo_assets.dagster_home import ensure_dagster_home, has_dagster_home
 from geo_assets.errors import SettingsError
 from geo_assets.redaction import redact
 from geo_assets.settings import Settings, get_settings
@@ -92,10 +92,19 @@ def open_machine(*, to_look: bool = False) -> Iterator[CoreMachine]:
 
 
 @contextmanager
-def open_instance() -> Iterator["dg.DagsterInstance"]:
-    """Dagster's instance, its folder made if need be."""
-    ensure_dagster_home(get_settings())
+def open_instance(*, to_look: bool = False) -> Iterator["dg.DagsterInstance"]:
+    """Dagster's instance, its folder made if need be.
+
+    Args:
+        to_look: nothing will be written: where there is no folder yet, none is made, and an empty instance that is
+            thrown away stands for it.
+    """
     import dagster as dg  # noqa: PLC0415 - a second that only waiting commands need
 
-    with dg.DagsterInstance.get() as instance:
-        yield instance
+    with ExitStack() as stack:
+        if to_look and not has_dagster_home(get_settings()):
+            folder = stack.enter_context(TemporaryDirectory(prefix="geo-assets-"))
+            yield stack.enter_context(dg.DagsterInstance.local_temp(folder))
+            return
+        ensure_dagster_home(get_settings())
+        yield stack.enter_context(dg.DagsterInstance.get())

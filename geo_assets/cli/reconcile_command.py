@@ -66,7 +66,7 @@ def reconcile_all(
     """
     if really and not repair_it:
         raise ParameterError("--execute belongs to --repair: give both, or neither")
-    with open_machine() as machine, _dagster(only) as instance:
+    with open_machine(to_look=not really) as machine, _dagster(only, to_look=not really) as instance:
         found = _reconciled(machine, instance, only, deep=deep, quiet=as_json)
         mended = _repaired(machine, instance, found, who=who or acting_user(), really=really) if repair_it else None
     if as_json:
@@ -83,9 +83,9 @@ def reconcile_all(
         raise typer.Exit(FAILED)
 
 
-def _dagster(only: Sequence[Only] | None) -> Any:
+def _dagster(only: Sequence[Only] | None, *, to_look: bool) -> Any:
     # it takes a second to load, which looking at one part does without
-    return nullcontext() if only else open_instance()
+    return nullcontext() if only else open_instance(to_look=to_look)
 
 
 def _reconciled(

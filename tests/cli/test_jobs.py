@@ -35,6 +35,13 @@ def test_a_home_without_jobs_has_none_and_looking_makes_nothing(run: Run) -> Non
     assert not get_settings().home_path.exists()
 
 
+@pytest.mark.parametrize("command", ["reconcile", "reconcile --repair", "clean-up --dry-run"])
+def test_a_look_at_a_home_without_jobs_makes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    assert run(*command.split()).status == 0
+    assert not get_settings().home_path.exists()
+
+
 def test_a_submitted_job_is_listed_shown_and_answered_again(run: Run) -> None:
     answer = run("submit", "hello_world", "--json").json
     assert (answer["status"], answer["job_id"], answer["idempotent"]) == ("created", HELLO_ID, False)
