@@ -61,7 +61,7 @@ def raster_valid(evidence: Evidence) -> Finding:
         return failed(f"the raster was found invalid: replace {evidence.name}, or give input_crs where it has none")
     source = properties_of(evidence, *source_of(evidence))
     if source is None:
-        return failed(f"{evidence.name} is gone, so nothing can be made of it", validated_etag=etag)
+        return warned(f"{evidence.name} is gone, so nothing more can be made of it", validated_etag=etag)
     if source.etag != etag:
         return failed(
             f"{evidence.name} was replaced on {source.last_modified:%Y-%m-%d %H:%M:%S} UTC, after it was validated:"
