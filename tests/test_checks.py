@@ -20,6 +20,7 @@ from tests.raster.rasters import UTM, noise, write
 
 KEYS = ["bronze/a.tif", "bronze/b.tif"]
 COG = dg.AssetKey("cog")
+MADE_TOGETHER = ("cog", "raster_validation", "raster_stac_item")
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +112,26 @@ def test_what_a_run_proved_is_shown_and_can_be_looked_at_again_one_by_one_or_man
     again = run(
         defs,
         instance,
-        checks=[("cog", "cog_valid"), ("cog", "all_tasks_succeeded")],
+        checks=[("cog", "cog_valid"), *((asset, "all_tasks_succeeded") for asset in MADE_TOGETHER)],
         tags={"dagster/partition": KEYS[0]},
     )
     found = {one.check_name: one for one in again.get_asset_check_evaluations()}
-    assert found["all_tasks_succeeded"].passed
+    told = {
+        one.asset_key.to_user_string(): (one.passed, one.description)
+        for one in again.get_asset_check_evaluations()
+        if one.check_name == "all_tasks_succeeded"
+    }
+    by_another = (True, "made by process_raster, whose tasks are told on the partition of its own job")
+    assert told == {"cog": (True, None), "raster_validation": by_another, "raster_stac_item": by_another}
+    instance.add_dynamic_partitions("raster_blobs", ["bronze/never.tif"])
+    never = run(
+        defs,
+        instance,
+        checks=[("raster_stac_item", "all_tasks_succeeded")],
+        tags={"dagster/partition": "bronze/never.tif"},
+    )
+    (one,) = never.get_asset_check_evaluations()
+    assert (one.passed, one.description) == (False, "no job was ever submitted for bronze/never.tif")
     assert not found["cog_valid"].passed
     assert found["cog_valid"].partition == KEYS[0]
     assert found["cog_valid"].description == "silver/a_cog.tif is gone: materialize this partition again"
