@@ -4,6 +4,7 @@ What belongs here: finding the items of a partition, and judging them.  What doe
 (``geo_assets.stac``), and the schemas (``stac.validation``).
 """
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 from geo_assets.checking.finding import Evidence, Finding, failed, passed
 from geo_assets.checking.rasters import nothing_recorded, properties_of
 from geo_assets.checking.tables import table_of
-from geo_assets.errors import TableNotFoundError
+from geo_assets.errors import DamagedItemError, TableNotFoundError
 from geo_assets.settings import Settings
 from geo_assets.stac.identifiers import raster_item_id, table_item_id
 from geo_assets.stac.items import described_thing
@@ -38,7 +39,9 @@ class _Item:
     id: str
     there: bool
     document: Mapping[str, Any]
-    """Empty where it is gone."""
+    """Empty where it is gone or damaged."""
+    damaged: bool
+    """Whether what lies in its place is no item."""
     etags: Mapping[tuple[str, str], str]
     """Container and blob → ETag that the job recorded."""
 
@@ -98,7 +101,9 @@ def _judged(evidence: Evidence, problems: Callable[[_Item], Iterator[str]], *, g
         return nothing_recorded(evidence)
     found: list[str] = []
     for item in items:
-        if not item.there:
+        if item.damaged:
+            found.append(f"{item.where} is damaged: what the catalog has in its place is no item")
+        elif not item.there:
             found.append(f"{item.where} is gone from the catalog")
         else:
             found += [f"{item.where}: {problem}" for problem in problems(item)]
@@ -113,15 +118,30 @@ def _judged(evidence: Evidence, problems: Callable[[_Item], Iterator[str]], *, g
 
 def _items_of(evidence: Evidence) -> Iterator[_Item]:
     """Those that jobs recorded, and, where there are none, those that the catalog has of it from a bulk job."""
-    catalog: CatalogStore = evidence.services["catalog"]
     found: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for collection, item_id, etags in _recorded(evidence):
         found.setdefault((collection, item_id), etags)
     if not found:
         found = {(collection, item_id): {} for collection, item_id in _in_catalog(evidence)}
     for (collection, item_id), etags in found.items():
+        yield _present(evidence, collection, item_id, etags)
+
+
+def _present(evidence: Evidence, collection: str, item_id: str, etags: Mapping[tuple[str, str], str]) -> _Item:
+    catalog: CatalogStore = evidence.services["catalog"]
+    document, damaged = None, False
+    try:
         document = catalog.get_item(collection, item_id)
-        yield _Item(collection=collection, id=item_id, there=document is not None, document=document or {}, etags=etags)
+    except DamagedItemError:  # its words name the file, which is of no use to whoever only sees the UI
+        damaged = True
+    return _Item(
+        collection=collection,
+        id=item_id,
+        there=damaged or document is not None,
+        document=document or {},
+        damaged=damaged,
+        etags=etags,
+    )
 
 
 def _recorded(evidence: Evidence) -> Iterator[tuple[str, str, dict[tuple[str, str], str]]]:
@@ -159,7 +179,7 @@ def _in_catalog(evidence: Evidence) -> Iterator[tuple[str, str]]:
     catalog: CatalogStore = evidence.services["catalog"]
     for collection in catalog.list_collections():
         for item_id in _possible_ids(evidence, collection):
-            if catalog.get_item(collection, item_id) is not None:
+            if _present(evidence, collection, item_id, {}).there:
                 yield collection, item_id
 
 
@@ -185,10 +205,13 @@ def _href_problems(evidence: Evidence, item: _Item) -> Iterator[str]:
     if thing is not None and properties.get("geo_assets:etag"):
         etags[thing] = properties["geo_assets:etag"]
     places = _prefixes(evidence, {thing[0]} if thing else set())
-    assets: Mapping[str, Mapping[str, Any]] = document.get("assets") or {}
+    assets: Mapping[str, Any] = document.get("assets") or {}
     if "data" not in assets:
         yield "it has no asset 'data'"
     for key, asset in assets.items():
+        if not isinstance(asset, Mapping):
+            yield f"its asset '{key}' is none"
+            continue
         place = _place_of(str(asset.get("href") or ""), places)
         if place is not None:
             yield from _blob_problems(evidence, key, place, asset.get("file:size"), etags.get(place))
@@ -246,9 +269,14 @@ def _space_problems(box: Any, extents: Any) -> Iterator[str]:
     if not box:
         yield "the item has no box"
         return
-    # the first is that of the whole collection
-    if not _box_within(_flat(box), _flat(extents[0])):
-        yield f"its box {_shown(_flat(box))} is not within the collection's {_shown(_flat(extents[0]))}"
+    try:
+        # the first is that of the whole collection
+        inner, outer = _flat(box), _flat(extents[0])
+    except (TypeError, ValueError, LookupError):
+        yield f"its box {box} or the collection's {extents} is none"
+        return
+    if not _box_within(inner, outer):
+        yield f"its box {_shown(inner)} is not within the collection's {_shown(outer)}"
 
 
 def _flat(box: Any) -> tuple[float, float, float, float]:
@@ -280,12 +308,20 @@ def _time_problems(properties: Mapping[str, Any], intervals: Any) -> Iterator[st
         yield "the collection has no temporal extent"
         return
     first, last = intervals[0]
-    start = properties.get("start_datetime") or properties.get("datetime")
-    end = properties.get("end_datetime") or properties.get("datetime")
-    if first and start and _moment(start) < _moment(first):
-        yield f"its time {start} is before the collection's {first}"
-    if last and end and _moment(end) > _moment(last):
-        yield f"its time {end} is after the collection's {last}"
+    start, end = (properties.get(name) or properties.get("datetime") for name in ("start_datetime", "end_datetime"))
+    for time, edge, is_outside, side in (
+        (start, first, operator.lt, "before"),
+        (end, last, operator.gt, "after"),
+    ):
+        if not time or not edge:
+            continue
+        try:
+            outside = is_outside(_moment(time), _moment(edge))
+        except (TypeError, ValueError):
+            yield f"its time {time} or the collection's {edge} is none"
+        else:
+            if outside:
+                yield f"its time {time} is {side} the collection's {edge}"
 
 
 def _moment(text: str) -> datetime:

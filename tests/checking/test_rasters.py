@@ -281,6 +281,28 @@ def test_what_is_wrong_in_an_item_or_its_collection_is_said(published: Bench, ve
         assert why in bad[check]
         path.write_text(before)
     assert everything(published, verdicts) == {}
+    _what_is_no_item_is_said_and_not_stumbled_over(item, published, verdicts)
+
+
+def _what_is_no_item_is_said_and_not_stumbled_over(item: Path, published: Bench, verdicts: Verdicts) -> None:
+    good = json.loads(item.read_text())
+    odd = {**good, "bbox": [1, "west"], "assets": {**good["assets"], "data": 5}}
+    odd["properties"] = {**good["properties"], "datetime": "not a time"}
+    item.write_text(json.dumps(odd))
+    bad = verdicts(published.machine, "raster_stac_item", NAME)
+    assert bad["item_valid"].startswith("failed: ")
+    assert "its asset 'data' is none" in bad["item_hrefs_present"]
+    assert "its box [1, 'west'] or the collection's [[" in bad["item_within_collection"]
+    assert "its time not a time or the collection's 20" in bad["item_within_collection"]
+    for damaged in ('{"id": 5}', "{"):
+        item.write_text(damaged)
+        bad = verdicts(published.machine, "raster_stac_item", NAME)
+        del bad["source_present"]
+        for said in bad.values():
+            assert said.endswith(
+                "is damaged: what the catalog has in its place is no item: materialize this partition again"
+            )
+            assert said.startswith("failed: cogs/")
 
 
 def test_an_item_of_a_bulk_job_is_found_in_the_catalog(bench: Bench, verdicts: Verdicts) -> None:
