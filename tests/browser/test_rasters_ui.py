@@ -67,6 +67,14 @@ def test_a_cog_is_shown_with_its_pictures_and_a_bad_file_is_red(
     ui.open_run(run_id)
     ui.shows(r"\d of \d+ failed")
 
+    # a person puts the whole file there and presses Materialize: no typing
+    (folder / "cut.tif").write_bytes(real(RGB).read_bytes())
+    ui.open_partition("cog", "bronze/cut.tif")
+    ui.materialize()
+    ui.open_partition("cog", "bronze/cut.tif")
+    expect(ui.dot("bronze/cut.tif")).to_have_css("background-color", GREEN)
+    shows_pictures(ui)
+
 
 def test_a_container_is_catalogued_blob_by_blob(ui: DagsterPages, dagster: DagsterUp, machine: CoreMachine) -> None:
     folder = fill(dagster.home, "scenes", RASTERS)

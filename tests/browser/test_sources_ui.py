@@ -63,6 +63,12 @@ def test_a_file_lands_and_its_partition_run_and_item_appear(
     ui.picture("source-sensor")
     ui.open(f"/assets/source/{ARRIVALS}?view=events", shows="2 new")
 
+    job = machine.ledger.latest_job("cog", f"{ARRIVALS}/{RGB}", "process_raster")
+    assert job is not None
+    assert job.run_id is not None
+    dagster.finished(job.run_id)
+    ui.open_run(job.run_id)
+    ui.shows("1 of 2 failed", f"{ARRIVALS}/cut.tif")
     ui.open_partition("cog", f"{ARRIVALS}/{RGB}")
     expect(ui.dot(f"{ARRIVALS}/{RGB}")).to_have_css("background-color", GREEN)
     is_drawn(ui.value("geo/thumbnail").locator("img"))
