@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,7 +43,6 @@ KEPT_EVENTS = 10
 """Events of a type that a partition keeps, however old."""
 KEPT_ATTEMPTS = 10
 """Newer attempts with a result that must stand before one goes; no less than workflows are given as history."""
-_EXPIRED_AT_ONCE = 200
 _KEYS_AT_ONCE = 100
 _DEFAULT_REMOVED_DAYS = 30.0
 """For entries of a source that is no longer configured."""
@@ -214,10 +214,10 @@ def clean_up[P: _Plan](
         dry_run=dry_run,
         now=now or datetime.now(UTC),
     )
-    # what is free once others are removed goes the next time, or a dry run would say less
+    # what is free once others are removed goes the next time, or a dry run would say less; what sources want taken back
+    # is last, as looking whether a million blobs are back takes all the time there is
     parts = [
         _Part("partition keys", work.partition_keys),
-        _Part("what sources want taken back", work.expired),
         _Part("Dagster's runs and events", work.history_parts),
         _Part("tasks of old attempts", work.tasks),
         _Part("superseded attempts", work.attempts),
@@ -225,6 +225,7 @@ def clean_up[P: _Plan](
         _Part("notices of failures", work.notices),
         _Part("container listings", work.listings),
         _Part("temporary files", work.temporary),
+        _Part("what sources want taken back", work.expired),
     ]
     chosen = [part.choose() for part in parts]
     return [one for part in chosen for one in part.act()]
@@ -409,29 +410,24 @@ class _CleanUp[P: _Plan]:
     # --- partitions ---------------------------------------------------------------------------------------------
 
     def expired(self) -> Iterator[_Act]:
-        wanting = [source for source in self.sources.values() if source.when_removed == "unpublish"]
+        for source in self.sources.values():
+            if source.when_removed == "unpublish":
+                yield partial(self._expire, source)
 
-        def act() -> Iterator[Cleaned]:
-            for source in wanting:
-                done = (
-                    due(self.machine, source, limit=_EXPIRED_AT_ONCE, configured=self.sources)
-                    if self.dry_run
-                    else expire(
-                        self.machine,
-                        lambda asset, keys, who=f"source {source.name}": self.history.forget(asset, keys, who=who),  # type: ignore[misc]
-                        source,
-                        limit=_EXPIRED_AT_ONCE,
-                        configured=self.sources,
-                    )
-                )
-                yield Cleaned(
-                    what=f"vanished blobs of source {source.name} taken back",
-                    number=done.taken_back,
-                    note=f"{done.there} keep what was made, as they are there again" if done.there else "",
-                    problem=f"{done.left} could not be taken back: {'; '.join(done.problems)}" if done.left else "",
-                )
+    def _expire(self, source: Source) -> Iterator[Cleaned]:
+        def wipe(asset: str, keys: Sequence[str]) -> None:
+            self.history.forget(asset, keys, who=f"source {source.name}")
 
-        yield act
+        bounds: Any = {"limit": self.at_most, "configured": self.sources, "goes_on": self.goes_on}
+        done = due(self.machine, source, **bounds) if self.dry_run else expire(self.machine, wipe, source, **bounds)
+        notes = [f"{done.there} keep what was made, as they are there again"] if done.there else []
+        notes += [_MORE] if done.more else []
+        yield Cleaned(
+            what=f"vanished blobs of source {source.name} taken back",
+            number=done.taken_back,
+            note="; ".join(notes),
+            problem=f"{done.left} could not be taken back: {'; '.join(done.problems)}" if done.left else "",
+        )
 
     def partition_keys(self) -> Iterator[_Act]:
         notes: list[str] = []

@@ -34,6 +34,7 @@ from geo_assets.errors import AccessDeniedError, ParameterError, TableStoreUnava
 from geo_assets.resources.core_machine import core_machine_resource
 from geo_assets.services import open_services
 from geo_assets.settings import get_settings
+from geo_assets.sources import removal
 from geo_assets.sources.register import FOLDER, TAKEN_BACK, TOLD
 from geo_assets.sources.source import Source
 from tests.publishing import PRODUCTS, SOURCES, WORKFLOWS, item_id, make
@@ -50,7 +51,7 @@ class Place:
 
     def __init__(self, machine: CoreMachine, instance: dg.DagsterInstance) -> None:
         self.machine, self.ledger, self.instance = machine, machine.ledger, instance
-        self.runs = 0
+        self.runs = self.sequence = 0
 
     def do(
         self, job_type: str, name: str, *, fails: bool = False, result: dict[str, Any] | None = None, tasks: int = 2
@@ -124,6 +125,7 @@ class Place:
     ) -> None:
         """An entry of a source."""
         now = datetime.now(UTC)
+        self.sequence += 1
         row = {
             "source": source,
             "entry": name[:32],
@@ -136,7 +138,7 @@ class Place:
             "partition_key": f"bronze/{name}",
             "seen_at": now,
             "gone_at": None if gone_for is None else now - gone_for,
-            "sequence": 1,
+            "sequence": self.sequence,
         }
         self.ledger.write(lambda c: c.execute(source_entries.insert().values(**row)))
 
@@ -522,6 +524,32 @@ def test_what_was_made_of_a_blob_that_is_back_stays_and_the_rest_is_taken_back(
     assert sorted(left) == ["analysis/back.tif", "thumbnail/back.tif"]
     assert place.instance.get_materialized_partitions(dg.AssetKey(COG)) == {f"{SOURCES}/back.tif"}
     assert clean("checks") == Cleaned(what="vanished blobs of source checks taken back", number=0), "it was done before"
+
+
+def test_blobs_that_are_back_keep_no_others_from_being_taken_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "_PAGE", 3)
+    monkeypatch.setattr(removal, "_AT_ONCE", 2)
+    blobs = place.machine.services["blobs"]
+    blobs.create_container(SOURCES)
+    for name in [*(f"back{number}.tif" for number in range(4)), *(f"gone{number}.tif" for number in range(7))]:
+        place.source_says(name, gone_for=timedelta(days=90), reason=TOLD)
+        if name.startswith("back"):
+            blobs.put(SOURCES, name, b"data")
+    source = Source(name="inbox", container=SOURCES, workflow="make_cog", when_removed="unpublish")
+
+    def clean(**options: Any) -> tuple[int, str]:
+        cleaned = place.clean(sources=[source], later=timedelta(), at_most=5, **options)
+        found = cleaned["vanished blobs of source inbox taken back"]
+        assert not found.problem
+        return found.number, found.note
+
+    assert clean(seconds=0) == (0, "more is left for the next clean-up")
+    kept, more = "4 keep what was made, as they are there again", "more is left for the next clean-up"
+    assert clean(dry_run=True) == (5, f"{kept}; {more}")
+    assert clean() == (5, f"{kept}; {more}")
+    assert clean() == (2, kept)
 
 
 @pytest.mark.parametrize(("at_most", "days"), [(0, 1), (-1, 1), (5, -1)])

@@ -86,8 +86,14 @@ class Gone(Rows):
 
         self.ledger.write(work)
 
-    def expired(self, before: datetime, *, limit: int) -> list[Entry]:
-        """Entries gone before this moment of which something may be left, whose partition is nobody else's now."""
+    def expired(self, before: datetime, *, limit: int, after: int = 0) -> list[Entry]:
+        """Entries gone before this moment of which something may be left, whose partition is nobody else's now.
+
+        Args:
+            before: the moment; aware.
+            limit: most entries, by sequence.
+            after: only entries with a later number.
+        """
         other = source_entries.alias("other")
         needed = sa.select(sa.literal(1)).where(
             other.c.asset == source_entries.c.asset,
@@ -100,6 +106,7 @@ class Gone(Rows):
             .where(
                 self._mine,
                 source_entries.c.state == EntryState.GONE.value,
+                source_entries.c.sequence > after,
                 source_entries.c.gone_at < before,
                 source_entries.c.reason == TOLD,
                 source_entries.c.partition_key.is_not(None),

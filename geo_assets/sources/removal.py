@@ -7,7 +7,7 @@ That a blob is gone is what the last look saw, which may be long ago: its sensor
 for each once more, just before; one that cannot be read has nothing taken back.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -23,6 +23,8 @@ from geo_assets.sources.source import Source
 
 __all__ = ["Expired", "due", "expire"]
 
+_PAGE = 200
+"""Entries between asking the ledger whose partition is another one's by now."""
 _AT_ONCE = 50
 """Entries between a look at them and their end."""
 
@@ -39,6 +41,8 @@ class Expired:
     """Entries whose blob is there again, which the source has yet to see; what was made stays."""
     problems: tuple[str, ...] = ()
     """Why, a sentence each, at most five."""
+    more: bool = False
+    """Whether entries were not come to."""
 
 
 def expire(
@@ -48,6 +52,7 @@ def expire(
     *,
     limit: int = 200,
     configured: Collection[str] | None = None,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> Expired:
     """Take back what was made of blobs that have been gone for ``removed_after``, if the source wants that.
 
@@ -57,55 +62,81 @@ def expire(
         machine: the parts; of the services, the stores.
         wipe: lets partitions show nothing.
         source: which.
-        limit: most entries.
+        limit: most entries to take back; those that keep what was made, or cannot be taken back, do not count.
         configured: names of the sources there are; ``None``: all that ever left something (``register``).
+        goes_on: asked before each few entries.
 
     Raises:
         TransientError: a store or the ledger cannot be reached.
     """
     register = Register(machine.ledger, source.name)
-    taken_back = left = there = 0
-    problems: list[str] = []
-    for entries in _expired(machine, source, limit, configured):
-        gone, back = _looked_at(machine, source, entries, problems)
-        done = _take_back(machine, wipe, source, gone[0].asset or "", gone, problems) if gone else []
+
+    def take_back(gone: list[Entry], problems: list[str]) -> int:
+        done = _take_back(machine, wipe, source, gone[0].asset or "", gone, problems)
         register.mark_taken_back(done)
-        taken_back += len(done)
-        there += back
-        left += len(entries) - back - len(done)
-    return Expired(taken_back=taken_back, left=left, there=there, problems=tuple(problems[:5]))
+        return len(done)
+
+    return _each(machine, source, take_back, limit=limit, configured=configured, goes_on=goes_on)
 
 
 def due(
-    machine: CoreMachine, source: Source, *, limit: int = 200, configured: Collection[str] | None = None
+    machine: CoreMachine,
+    source: Source,
+    *,
+    limit: int = 200,
+    configured: Collection[str] | None = None,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> Expired:
     """What :func:`expire` would try to take back now; nothing is changed.
 
     Raises:
         TransientError: a store or the ledger cannot be reached.
     """
-    gone = left = there = 0
+    return _each(machine, source, lambda gone, _: len(gone), limit=limit, configured=configured, goes_on=goes_on)
+
+
+def _each(
+    machine: CoreMachine,
+    source: Source,
+    act: Callable[[list[Entry], list[str]], int],
+    *,
+    limit: int,
+    configured: Collection[str] | None,
+    goes_on: Callable[[], bool],
+) -> Expired:
+    """Act on those that are gone indeed; ``act`` says how many it did, and adds why not to the problems."""
+    done = left = there = 0
+    more = False
     problems: list[str] = []
-    for entries in _expired(machine, source, limit, configured):
-        found, back = _looked_at(machine, source, entries, problems)
-        gone += len(found)
+    for entries in _expired(machine, source, configured):
+        if done >= limit or not goes_on():
+            more = True
+            break
+        gone, back = _looked_at(machine, source, entries, problems)
+        some = gone[: limit - done]
+        more |= len(some) < len(gone)
+        number = act(some, problems) if some else 0
+        done += number
         there += back
-        left += len(entries) - back - len(found)
-    return Expired(taken_back=gone, left=left, there=there, problems=tuple(problems[:5]))
+        left += len(entries) - back - (len(gone) - len(some)) - number
+        del problems[5:]
+    return Expired(taken_back=done, left=left, there=there, problems=tuple(problems), more=more)
 
 
-def _expired(
-    machine: CoreMachine, source: Source, limit: int, configured: Collection[str] | None
-) -> Iterator[list[Entry]]:
+def _expired(machine: CoreMachine, source: Source, configured: Collection[str] | None) -> Iterator[list[Entry]]:
     """Entries gone for long, some of one asset at a time."""
     if source.when_removed != "unpublish" or grain(source, binding_for(machine.registry, source.workflow)) != "blob":
         return
     before = datetime.now(UTC) - timedelta(days=source.removed_days)
-    found = Register(machine.ledger, source.name, configured=configured).expired(before, limit=limit)
-    for asset in sorted({entry.asset or "" for entry in found}):
-        mine = [entry for entry in found if (entry.asset or "") == asset]
-        for start in range(0, len(mine), _AT_ONCE):
-            yield mine[start : start + _AT_ONCE]
+    register = Register(machine.ledger, source.name, configured=configured)
+    after = 0
+    # those that keep what was made stay in the ledger, in front of others
+    while found := register.expired(before, limit=_PAGE, after=after):
+        after = found[-1].sequence
+        for asset in sorted({entry.asset or "" for entry in found}):
+            mine = [entry for entry in found if (entry.asset or "") == asset]
+            for start in range(0, len(mine), _AT_ONCE):
+                yield mine[start : start + _AT_ONCE]
 
 
 def _looked_at(
