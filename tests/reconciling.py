@@ -211,6 +211,11 @@ class House:
         self.tables: Any = stores["tables"]
         self.shown: list[tuple[str, str]] = []
 
+    def close(self) -> None:
+        """Let go of the ledger and of Dagster's folder."""
+        self.ledger.close()
+        self.instance.dispose()
+
     def put(self, place: str, content: bytes = b"source") -> None:
         """Put a blob."""
         container, _, name = place.partition("/")

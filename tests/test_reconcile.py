@@ -90,7 +90,7 @@ def furnished_home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
     """A home that is furnished once, and a copy of it to restore it from."""
     home, kept = tmp_path_factory.mktemp("house") / "home", tmp_path_factory.mktemp("kept") / "home"
     made = local_house(home)
-    with closing(made.ledger):
+    with closing(made):
         furnished(made)
     _copy_whole(home, kept)
     return home, kept, made
@@ -112,7 +112,7 @@ def house(furnished_home: tuple[Path, Path, House]) -> Iterator[House]:
     shutil.rmtree(home)
     _copy_whole(kept, home)
     made = local_house(home)
-    with closing(made.ledger):
+    with closing(made):
         for asset, key in first.shown:
             made.show(asset, key)
         yield made
@@ -137,7 +137,7 @@ def every_house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hous
         "tables": PostgisTables(url),
     }
     made = House(settings, stores, Ledger(url, patience_seconds=20))
-    with closing(made.ledger), closing(stores["catalog"]), closing(stores["tables"]):
+    with closing(made), closing(stores["catalog"]), closing(stores["tables"]):
         yield furnished(made)
 
 
