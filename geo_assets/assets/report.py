@@ -72,7 +72,7 @@ def _metadata(report: Report, uri: str, report_url: str | None, size: int) -> di
     shown: dict[str, Any] = {"dagster/uri": uri, "bytes": size}
     if report_url is not None:
         shown["page"] = dg.MetadataValue.url(f"{report_url.rstrip('/')}/{PAGE_NAME}")
-    numbers = f"{report.items:,} items in {len(report.collections):,} collections, {report.failed_jobs:,} failures open"
+    numbers = f"{report.items:,} items in {report.collection_count:,} collections, {report.failed_jobs:,} failures open"
     small = shown_at_once(Picture(alt="World map", media_type="image/svg+xml", data=tiny_map(report).encode()))
     if small is not None:
         shown["map"] = dg.MetadataValue.md(small)
@@ -80,7 +80,7 @@ def _metadata(report: Report, uri: str, report_url: str | None, size: int) -> di
     shown |= {
         "pictures": dg.MetadataValue.md(gallery(numbers, [picture])),
         "geo/items": report.items,
-        "geo/collections": len(report.collections),
+        "geo/collections": report.collection_count,
         "geo/tables": report.tables,
         "geo/bytes": report.bytes,
         "geo/failures": report.failed_jobs,

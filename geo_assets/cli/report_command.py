@@ -60,7 +60,7 @@ def report(
     if as_json:
         print_json({"page": str(target), "pageBytes": len(page), **_numbers(gathered)})
     else:
-        counted = f"{gathered.items:,} items in {len(gathered.collections):,} collections"
+        counted = f"{gathered.items:,} items in {gathered.collection_count:,} collections"
         say(f"{target} ({len(page) / 1e6:.1f} MB): {counted}")
     for part, why in gathered.problems:
         note(f"{part} is not in it: {why}")

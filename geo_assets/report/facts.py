@@ -87,6 +87,9 @@ class Report:
 
     containers: int | None = None
     collections: Sequence[CollectionFacts] = ()
+    """Largest first; of very many, the last stands for the rest."""
+    collection_count: int = 0
+    """How many there are."""
     tables: int = 0
     without_place: int = 0
     """Items whose geometry cannot be drawn."""

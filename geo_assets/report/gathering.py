@@ -43,6 +43,7 @@ MOST_CELLS: Final = 30_000
 _MOST_FAILURE_GROUPS = 1000
 _MOST_COLLECTIONS = 1000
 _MOST_VALUES = 200
+_MOST_OF_ANYTHING: Final = 1 << 63
 _NOT_ACQUIRED = frozenset({"blob date", "cataloguing", "load", "first catalogued"})
 """Sources of a date that say nothing about when a dataset was taken."""
 _LINKED = frozenset({"http", "https"})
@@ -93,7 +94,7 @@ def gather(
                 report,
                 failures=ledger.failures_by_reason(JobFilter(gone=False))[:_MOST_FAILURE_GROUPS],
                 queue=_queue(ledger),
-                sources=_sources(ledger, containers_of_sources),
+                sources=_sources(ledger, containers_of_sources, settings),
             )
     return replace(report, problems=tuple((part, _without_folders(settings, why)) for part, why in problems))
 
@@ -111,7 +112,14 @@ def _part(name: str, problems: list[tuple[str, str]]) -> Iterator[None]:
 
 
 def _without_folders(settings: Settings, text: str) -> str:
-    ours = (settings.blob_root_path, settings.catalog_path, settings.tables_path, settings.home_path)
+    ours = (
+        settings.blob_root_path,
+        settings.catalog_path,
+        settings.tables_path,
+        settings.sources_path,
+        settings.defs_path,
+        settings.home_path,
+    )
     for path in sorted({str(one) for one in ours}, key=len, reverse=True):
         text = text.replace(path, f"…/{path.rpartition('/')[2]}")
     return text
@@ -210,7 +218,7 @@ class _Tally:
         self.collections[collection_id] = _Collection(title)
 
     def add(self, collection_id: str, item: Mapping[str, Any]) -> None:
-        properties = item.get("properties") or {}
+        properties = _mapping(item, "properties")
         dataset = _dataset(collection_id, item, properties)
         self.items += 1
         self.collections[collection_id].add(dataset)
@@ -226,8 +234,8 @@ class _Tally:
         self._one("kinds", dataset.kind or "other")
         if properties.get("geo_assets:type") == "table":
             self.tables += 1
-            for name in properties.get("geo_assets:geometry_types") or ():
-                self._one("geometry_types", str(name))
+            for name in _words(properties.get("geo_assets:geometry_types")):
+                self._one("geometry_types", name)
         for media_type in {str(one["type"]) for one in _data_assets(item) if one.get("type")}:
             self._one("media_types", media_type)
         created = _day(properties.get("created"))
@@ -273,6 +281,7 @@ class _Tally:
         return replace(
             empty,
             collections=_collections(self.collections),
+            collection_count=len(self.collections),
             tables=self.tables,
             without_place=self.without_place,
             undated=self.undated,
@@ -328,7 +337,7 @@ def _dataset(collection_id: str, item: Mapping[str, Any], properties: Mapping[st
         name=name or item_id,
         day=_day(properties.get("datetime") or properties.get("start_datetime")),
         bytes=sum(_size(asset) for asset in _data_assets(item)),
-        rows=rows if is_table and isinstance(rows, int) else None,
+        rows=_count(rows) if is_table else None,
         kind="table"
         if is_table
         else str(properties.get("geo_assets:raster_type") or properties.get("geo_assets:type") or ""),
@@ -339,17 +348,30 @@ def _dataset(collection_id: str, item: Mapping[str, Any], properties: Mapping[st
 
 
 def _data_assets(item: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    assets = item.get("assets") or {}
     return [
         asset
-        for asset in assets.values()
-        if isinstance(asset, Mapping) and not {"thumbnail", "metadata", "overview"} & set(asset.get("roles") or ())
+        for asset in _mapping(item, "assets").values()
+        if isinstance(asset, Mapping) and not {"thumbnail", "metadata", "overview"} & set(_words(asset.get("roles")))
     ]
 
 
+def _mapping(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = item.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _words(given: object) -> list[str]:
+    """The texts of a list; none where it is something else."""
+    return [one for one in given if isinstance(one, str)] if isinstance(given, list) else []
+
+
 def _size(asset: Mapping[str, Any]) -> int:
-    size = asset.get("file:size")
-    return size if isinstance(size, int) and size > 0 else 0
+    return _count(asset.get("file:size")) or 0
+
+
+def _count(given: object) -> int | None:
+    """A number that may be one of bytes or rows; ``None`` where it cannot be."""
+    return given if isinstance(given, int) and 0 <= given < _MOST_OF_ANYTHING else None
 
 
 def _day(moment: object) -> str | None:
@@ -384,7 +406,7 @@ def _partition(name: str | None, *, is_table: bool) -> tuple[str, str] | None:
 
 
 def _thumbnail(item: Mapping[str, Any]) -> str | None:
-    asset = (item.get("assets") or {}).get("thumbnail")
+    asset = _mapping(item, "assets").get("thumbnail")
     href = asset.get("href") if isinstance(asset, Mapping) else None
     if not isinstance(href, str) or not href:
         return None
@@ -405,7 +427,7 @@ def _queue(ledger: Ledger) -> dict[str, int]:
     return dict(counted)
 
 
-def _sources(ledger: Ledger, containers: Mapping[str, str]) -> tuple[SourceState, ...]:
+def _sources(ledger: Ledger, containers: Mapping[str, str], settings: Settings) -> tuple[SourceState, ...]:
     looks = sa.select(source_looks.c.source, source_looks.c.looked_at, source_looks.c.error)
     looked = ledger.read(lambda c: c.execute(looks).all())
     entries = {
@@ -418,7 +440,10 @@ def _sources(ledger: Ledger, containers: Mapping[str, str]) -> tuple[SourceState
             name=name,
             container=containers.get(name),
             looked_at=seen[name].looked_at if name in seen else None,
-            error=redact(seen[name].error)[:300] if name in seen and seen[name].error else None,
+            # cut last: of a folder cut in two, the rest would stay
+            error=_without_folders(settings, redact(seen[name].error))[:300]
+            if name in seen and seen[name].error
+            else None,
             entries=entries.get(name, no_entries),
         )
         for name in sorted({*containers, *entries, *seen})

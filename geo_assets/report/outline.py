@@ -73,7 +73,7 @@ def _shape(geometry: object) -> BaseGeometry | None:
         return None
     try:
         shape: BaseGeometry = shapely.force_2d(shapely.geometry.shape(geometry))
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, shapely.errors.ShapelyError):
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError, shapely.errors.ShapelyError):
         return None
     return None if shape.is_empty or not np.isfinite(shapely.get_coordinates(shape)).all() else shape
 

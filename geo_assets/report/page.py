@@ -131,7 +131,7 @@ def _tiles(report: Report) -> str:
     away = {part for part, _ in report.problems}
     shown = [
         ("items", number(report.items), ""),
-        ("collections", number(len(report.collections)), ""),
+        ("collections", number(report.collection_count), ""),
         ("tables", number(report.tables), ""),
         ("containers", _NOTHING if report.containers is None else number(report.containers), ""),
         ("data catalogued", size(report.bytes), ""),
@@ -346,9 +346,15 @@ def _growth(report: Report) -> str:
         if report.undated
         else ""
     )
+    of_no_moment = report.items - sum(report.created.values())
+    uncounted = (
+        f"{number(of_no_moment)} items do not say when they were catalogued; they are not counted here."
+        if of_no_moment
+        else ""
+    )
     return (
         '<div class="pair">'
-        + _card("created", "Growth of the catalog", columns("Items catalogued", report.created))
+        + _card("created", "Growth of the catalog", columns("Items catalogued", report.created), note=uncounted)
         + _card("acquired", "When the data is from", columns("Items by acquisition", report.acquired), note=undated)
         + "</div>"
     )

@@ -40,7 +40,7 @@ def test_what_is_away_is_named_and_the_rest_is_drawn(run: Run, tmp_path: Path, m
     get_settings.cache_clear()
     drawn = run("report", "--out", str(tmp_path / "x.html"))
     assert drawn.status == 0
-    assert "configured sources is not in it: GEO_ASSETS_SOURCES: there is nothing at" in drawn.stderr
+    assert "configured sources is not in it: GEO_ASSETS_SOURCES: there is nothing at …/mistyped" in drawn.stderr
     assert "catalog is not in it: pgSTAC in 127.0.0.1/stac cannot be reached" in drawn.stderr
     assert "canary-secret" not in drawn.stderr + (tmp_path / "x.html").read_text()
 

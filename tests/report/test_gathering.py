@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from geo_assets.coremachine.ledger import Ledger
 from geo_assets.coremachine.ledger_tables import source_entries, source_looks
 from geo_assets.errors import LedgerUnavailableError
-from geo_assets.report import gather
+from geo_assets.report import gather, render
 from geo_assets.services import Services
 from geo_assets.settings import Settings
 from geo_assets.sources.source import Source
@@ -108,6 +109,37 @@ def test_items_of_other_makers_are_counted_as_far_as_they_can_be() -> None:
     assert (report.items, report.bytes, report.undated, report.without_place) == (5, 0, 5, 5)
     assert report.kinds == {"other": 5}
     assert {one.thumbnail for one in report.datasets} == {None, "https://a.example/b.png"}
+    assert "5 items do not say when they were catalogued" in render(report)
+
+
+def test_values_of_the_wrong_kind_cost_themselves_only() -> None:
+    deep: dict[str, Any] = {"type": "Point", "coordinates": [0, 0]}
+    for _ in range(3000):
+        deep = {"type": "GeometryCollection", "geometries": [deep]}
+    parts: list[dict[str, Any]] = [
+        {"assets": {"a": {"href": "x", "roles": roles, "file:size": 10**size}}}
+        for roles, size in ((5, 1), ([{}], 2), (None, 400))
+    ]
+    parts += [
+        {"assets": 5},
+        {"properties": "none"},
+        {"geometry": deep},
+        *(
+            {"properties": {"geo_assets:type": "table", "geo_assets:geometry_types": types, "table:row_count": rows}}
+            for types, rows in ((5, 10**400), ("Point", -5), (["Point", {}], "7"))
+        ),
+    ]
+    report = report_of({"odd": [{"id": str(number), **part} for number, part in enumerate(parts)]})
+    assert (report.problems, report.items, report.tables) == ((), 9, 3)
+    assert (report.bytes, report.rows, report.geometry_types) == (110, 0, {"Point": 1})
+    assert "110 bytes" in render(report)
+
+
+def test_very_many_collections_are_counted_though_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geo_assets.report.gathering._MOST_COLLECTIONS", 3)
+    report = report_of({f"c{number}": [raster()] for number in range(10)})
+    assert (len(report.collections), report.collection_count, report.items) == (4, 10, 10)
+    assert "<dt>collections</dt><dd>10</dd>" in render(report)
 
 
 def test_a_store_that_is_away_leaves_the_rest(tmp_path: Path) -> None:
@@ -146,6 +178,7 @@ def test_sources_show_their_entries_their_last_look_and_their_container(tmp_path
     watched = Source(name="surveys", container="bronze", workflow="process_raster")
     settings = Settings(home=tmp_path)
     now = datetime(2026, 3, 4, tzinfo=UTC)
+    away = f"the container does not exist in the blob folder {settings.blob_root_path}"
     entry = {"source": "surveys", "size": 1, "seen_at": now, "sequence": 1}
     with closing(Ledger(settings.ledger_sqlalchemy_url)) as ledger:
 
@@ -157,7 +190,7 @@ def test_sources_show_their_entries_their_last_look_and_their_container(tmp_path
             c.execute(sa.insert(source_looks), {"source": "surveys", "looked_at": now, "sequence": 1, "by_run": False})
             c.execute(
                 sa.insert(source_looks),
-                {"source": "old", "sequence": 1, "by_run": False, "error": "gone, AccountKey=abc"},
+                {"source": "old", "sequence": 1, "by_run": False, "error": f"{away}, AccountKey=abc"},
             )
 
         ledger.write(fill)
@@ -169,3 +202,4 @@ def test_sources_show_their_entries_their_last_look_and_their_container(tmp_path
     assert (old.name, old.container, old.looked_at) == ("old", None, None)
     assert old.error is not None
     assert "abc" not in old.error
+    assert old.error.startswith("the container does not exist in the blob folder …/containers, ")
