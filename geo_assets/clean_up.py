@@ -22,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import sqlalchemy as sa
+
 from geo_assets import scratch
 from geo_assets.coremachine.binding import Binding
 from geo_assets.coremachine.ledger import Attempt
@@ -30,7 +32,7 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import GeoAssetsError, ParameterError
 from geo_assets.jobs import vector_staging
 from geo_assets.redaction import redact
-from geo_assets.settings import Settings
+from geo_assets.settings import MOST_DAYS, Settings
 from geo_assets.sources.register import TAKEN_BACK
 from geo_assets.sources.removal import due, expire
 from geo_assets.sources.source import Source
@@ -47,6 +49,7 @@ _KEYS_AT_ONCE = 100
 _DEFAULT_REMOVED_DAYS = 30.0
 """For entries of a source that is no longer configured."""
 _MB = 1_000_000
+_MOST_OF_A_KIND = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +69,22 @@ class Keep:
         task_days: float | None = None,
         listing_days: float | None = None,
     ) -> "Keep":
-        """As the settings say, but for what is given."""
+        """As the settings say, but for what is given.
+
+        Raises:
+            ParameterError: fewer than 0 days, or more than ``MOST_DAYS``.
+        """
         return cls(
-            runs=timedelta(days=settings.keep_run_days if run_days is None else run_days),
-            tasks=timedelta(days=settings.keep_task_days if task_days is None else task_days),
-            listings=timedelta(days=settings.keep_listing_days if listing_days is None else listing_days),
+            runs=_days(settings.keep_run_days if run_days is None else run_days),
+            tasks=_days(settings.keep_task_days if task_days is None else task_days),
+            listings=_days(settings.keep_listing_days if listing_days is None else listing_days),
         )
+
+
+def _days(days: float) -> timedelta:
+    if not 0 <= days <= MOST_DAYS:
+        raise ParameterError(f"things are kept for 0 to {MOST_DAYS} days, not {days:g}")
+    return timedelta(days=days)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,10 +211,10 @@ def clean_up[P: _Plan](
         now: the present; aware.
 
     Raises:
-        ParameterError: a time or number that makes no sense.
+        ParameterError: ``at_most`` is less than one or more than a million.
     """
-    if at_most < 1 or min(keep.runs, keep.tasks, keep.listings) < timedelta():
-        raise ParameterError("a clean-up removes at least one thing of a kind, and keeps nothing for less than 0 days")
+    if not 1 <= at_most <= _MOST_OF_A_KIND:
+        raise ParameterError(f"a clean-up removes 1 to {_MOST_OF_A_KIND:,} things of a kind, not {at_most:,}")
     work = _CleanUp(
         machine=machine,
         history=history,
@@ -246,8 +259,8 @@ class _Part:
     def choose(self) -> "_Part":
         try:
             self.acts = list(self.begin())
-        except GeoAssetsError as error:
-            self.problem = f"not done: {redact(str(error))}"
+        except _AWAY as error:
+            self.problem = f"not done: {_said(error)}"
         return self
 
     def act(self) -> Iterator[Cleaned]:
@@ -256,8 +269,17 @@ class _Part:
         for act in self.acts:
             try:
                 yield from act()
-            except GeoAssetsError as error:
-                yield Cleaned(what=self.what, number=0, problem=f"not finished: {redact(str(error))}")
+            except _AWAY as error:
+                yield Cleaned(what=self.what, number=0, problem=f"not finished: {_said(error)}")
+
+
+# the last two: Dagster's storage and disks, which nobody has put into our words
+_AWAY = (GeoAssetsError, OSError, sa.exc.SQLAlchemyError)
+
+
+def _said(error: Exception) -> str:
+    # without the statement, which holds what others wrote
+    return redact(str(error.orig if isinstance(error, sa.exc.DBAPIError) else error)).strip()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -272,7 +272,7 @@ def _tell_one(
 
 
 def _window(settings: Settings) -> timedelta:
-    return timedelta(hours=min(settings.failure_webhook_hours, 24.0 * 365))
+    return timedelta(hours=settings.failure_webhook_hours)
 
 
 def _owed(c: Connection) -> list[str]:

@@ -15,7 +15,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from geo_assets.errors import SettingsError
 from geo_assets.redaction import redact
 
-__all__ = ["Settings", "get_settings"]
+__all__ = ["MOST_DAYS", "Settings", "get_settings"]
+
+MOST_DAYS = 36_500
+"""Longest that anything is kept; dates do not go back for ever."""
 
 
 class Settings(BaseSettings):
@@ -180,17 +183,22 @@ class Settings(BaseSettings):
         None, description="URL that a failed run is posted to as JSON; may hold a secret."
     )
     failure_webhook_hours: float = Field(
-        6.0, ge=0, description="Hours for which a failure of the same kind is not posted again."
+        6.0, ge=0, le=8_760, description="Hours for which a failure of the same kind is not posted again."
     )
     ui_url: str | None = Field(None, description="Address of the Dagster UI, for links in posts and reports.")
 
     # Clean-up
     keep_run_days: float = Field(
-        30.0, gt=0, description="Days that runs and their events are kept, where no partition shows them any more."
+        30.0,
+        gt=0,
+        le=MOST_DAYS,
+        description="Days that runs and their events are kept, where no partition shows them any more.",
     )
-    keep_task_days: float = Field(30.0, gt=0, description="Days that the ledger keeps the tasks of ended jobs.")
+    keep_task_days: float = Field(
+        30.0, gt=0, le=MOST_DAYS, description="Days that the ledger keeps the tasks of ended jobs."
+    )
     keep_listing_days: float = Field(
-        7.0, gt=0, description="Days that listings are kept which are not the latest of their container."
+        7.0, gt=0, le=MOST_DAYS, description="Days that listings are kept which are not the latest of their container."
     )
     clean_up_cron: str = Field("17 3 * * *", description="When the clean-up runs, as a cron expression, UTC.")
 

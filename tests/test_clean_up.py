@@ -3,6 +3,8 @@
 The ledger, the stores and Dagster's instance are real; jobs are recorded without a Dagster run of their own.
 """
 
+import errno
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -552,11 +554,13 @@ def test_blobs_that_are_back_keep_no_others_from_being_taken_back(
     assert clean() == (2, kept)
 
 
-@pytest.mark.parametrize(("at_most", "days"), [(0, 1), (-1, 1), (5, -1)])
-def test_numbers_that_make_no_sense_are_refused(place: Place, at_most: int, days: int) -> None:
-    keep = Keep.of(place.machine.settings, task_days=days)
-    with pytest.raises(ParameterError, match="at least one thing"):
-        clean_up(place.machine, History(place.instance), [], keep=keep, wave_tag=WAVE_TAG, at_most=at_most)
+def test_numbers_that_make_no_sense_are_refused(place: Place) -> None:
+    for at_most in (0, -1, 10**18):
+        with pytest.raises(ParameterError, match="removes 1 to 1,000,000 things of a kind"):
+            place.clean(at_most=at_most)
+    for days in (-1.0, 1e6, float("inf"), float("nan")):
+        with pytest.raises(ParameterError, match="kept for 0 to 36500 days"):
+            Keep.of(place.machine.settings, run_days=days)
 
 
 # --- around it -----------------------------------------------------------------------------------------------------
@@ -565,13 +569,23 @@ def test_numbers_that_make_no_sense_are_refused(place: Place, at_most: int, days
 def test_a_store_that_is_away_stops_no_other_part(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.do("check_raster", "a.tif")
 
+    class Locked(History):
+        def plan(self, **_: Any) -> Any:
+            raise sa.exc.OperationalError("SELECT key", {}, sqlite3.OperationalError("database is locked"))
+
     def away(**_: Any) -> int:
         raise TableStoreUnavailableError("the table database cannot be reached")
 
+    def broken(*_: Any, **__: Any) -> int:
+        raise OSError(errno.EIO, "Input/output error", "x")
+
     monkeypatch.setattr(place.machine.services["tables"], "sweep", away)
-    cleaned = place.clean()
+    monkeypatch.setattr(place.machine.services["listings"], "sweep", broken)
+    cleaned = place.clean(history=Locked(place.instance))
     assert cleaned["tasks"].number == 2
     assert "cannot be reached" in cleaned["temporary files"].problem
+    assert cleaned["container listings"].problem == "not finished: [Errno 5] Input/output error: 'x'"
+    assert cleaned["Dagster's runs and events"].problem == "not done: database is locked"
 
 
 def test_scratch_folders_of_living_owners_stay(place: Place) -> None:

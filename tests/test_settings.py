@@ -69,6 +69,10 @@ def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> Non
         ("EXECUTOR", "dask", "'in_process'"),
         ("TASK_MAX_RETRIES", "11", "less than or equal to 10"),
         ("HEARTBEAT_SECONDS", "0", "greater than 0"),
+        ("KEEP_RUN_DAYS", "1000000", "less than or equal to 36500"),
+        ("KEEP_TASK_DAYS", "nan", "less than or equal to 36500"),
+        ("KEEP_LISTING_DAYS", "inf", "less than or equal to 36500"),
+        ("FAILURE_WEBHOOK_HOURS", "1e9", "less than or equal to 8760"),
     ],
 )
 def test_a_malformed_setting_is_named_with_what_it_takes(

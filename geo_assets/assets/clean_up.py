@@ -13,6 +13,7 @@ from geo_assets.coremachine.asset_job import JOB_TAGS, MACHINE, machine_of
 from geo_assets.coremachine.binding import Registry
 from geo_assets.coremachine.dispatch import WAVE_TAG
 from geo_assets.coremachine.retention import History
+from geo_assets.errors import ParameterError
 from geo_assets.settings import Settings
 from geo_assets.sources.source import Source
 
@@ -44,20 +45,23 @@ def build_clean_up(settings: Settings, registry: Registry, sources: Sequence[Sou
     def remove(context: dg.OpExecutionContext) -> Any:
         machine = machine_of(context)
         given: Mapping[str, Any] = context.op_config
-        cleaned = clean_up(
-            machine,
-            History(context.instance),
-            sources,
-            keep=Keep.of(
-                machine.settings,
-                run_days=given["keep_run_days"],
-                task_days=given["keep_task_days"],
-                listing_days=given["keep_listing_days"],
-            ),
-            wave_tag=WAVE_TAG,
-            at_most=given["at_most"],
-            dry_run=given["dry_run"],
-        )
+        try:
+            cleaned = clean_up(
+                machine,
+                History(context.instance),
+                sources,
+                keep=Keep.of(
+                    machine.settings,
+                    run_days=given["keep_run_days"],
+                    task_days=given["keep_task_days"],
+                    listing_days=given["keep_listing_days"],
+                ),
+                wave_tag=WAVE_TAG,
+                at_most=given["at_most"],
+                dry_run=given["dry_run"],
+            )
+        except ParameterError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
         for one in cleaned:
             context.log.info("%s: %s", one.what, one.number)
         metadata = {"removed": cleaned_table(cleaned), "dry_run": given["dry_run"]}

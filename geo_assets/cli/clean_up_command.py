@@ -10,6 +10,7 @@ import typer
 from geo_assets.cli.exits import FAILED
 from geo_assets.cli.opening import open_instance, open_machine
 from geo_assets.cli.output import JsonOption, note, print_json, print_table
+from geo_assets.settings import MOST_DAYS
 
 __all__ = ["add_to"]
 
@@ -23,13 +24,16 @@ def clean_up_now(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would go.")] = False,
     run_days: Annotated[
-        float | None, typer.Option("--keep-run-days", min=0, help="Instead of the setting.", show_default=False)
+        float | None,
+        typer.Option("--keep-run-days", min=0, max=MOST_DAYS, help="Instead of the setting.", show_default=False),
     ] = None,
     task_days: Annotated[
-        float | None, typer.Option("--keep-task-days", min=0, help="Instead of the setting.", show_default=False)
+        float | None,
+        typer.Option("--keep-task-days", min=0, max=MOST_DAYS, help="Instead of the setting.", show_default=False),
     ] = None,
     listing_days: Annotated[
-        float | None, typer.Option("--keep-listing-days", min=0, help="Instead of the setting.", show_default=False)
+        float | None,
+        typer.Option("--keep-listing-days", min=0, max=MOST_DAYS, help="Instead of the setting.", show_default=False),
     ] = None,
     at_most: Annotated[int, typer.Option("--at-most", min=1, help="Most things of a kind to remove.")] = 5000,
     as_json: JsonOption = False,
