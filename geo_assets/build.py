@@ -88,7 +88,7 @@ def build_definitions(
         for binding in registry.values()
     ]
     workflows = dg.Definitions(
-        assets=[source_container, *assets],
+        assets=[source_container(settings), *assets],
         asset_checks=build_checks(registry, partitions=partitions),
         jobs=[
             *jobs,
@@ -107,8 +107,8 @@ def build_definitions(
         build_container_automation(registry),
         build_source_sensors(settings, registry, sources),
         build_blob_events(settings, registry, watched),
-        with_page(build_reconciliation(settings, registry)),
-        with_page(build_report(settings, registry, watched)),
+        with_page(build_reconciliation(settings, registry), build_reconciliation, settings),
+        with_page(build_report(settings, registry, watched), build_report, settings),
         build_clean_up(settings, registry, watched),
         build_failure_webhook(settings),
         *([components.build_defs()] if components is not None else []),

@@ -246,14 +246,15 @@ def _references(spec: dg.AssetSpec) -> list[object]:
     return list(value.code_references)
 
 
-def test_every_workflow_asset_leads_to_its_code_and_its_page() -> None:
+def test_every_asset_leads_to_its_code_and_its_page() -> None:
+    assert len(SPECS) > 10
     for spec in SPECS:
-        if "geo_assets/job_type" in spec.tags:
-            (reference,) = _references(spec)
-            assert isinstance(reference, dg.LocalFileCodeReference)
-            assert reference.file_path.endswith(".py")
-            page, _, anchor = str(spec.metadata["geo/docs"]).partition("#")
-            assert f"### {anchor}\n" in (REPOSITORY / page).read_text().replace("`", "")
+        (reference,) = _references(spec)
+        assert isinstance(reference, dg.LocalFileCodeReference)
+        assert reference.file_path.endswith(".py")
+        page, _, anchor = str(spec.metadata["geo/docs"]).partition("#")
+        written = (REPOSITORY / page).read_text().replace("`", "")
+        assert f"### {anchor}\n" in written or spec.key.has_prefix(["source"])
 
 
 def test_links_to_code_take_the_address_that_is_set() -> None:
@@ -266,3 +267,15 @@ def test_links_to_code_take_the_address_that_is_set() -> None:
     source = (REPOSITORY / "geo_assets" / "jobs" / "process_raster.py").read_text().splitlines()
     assert source[int(line) - 1].startswith(f"class {ProcessRaster.__name__}")
     assert str(REPOSITORY) not in reference.url
+    watching = build_source_assets(SOURCES[:1], Settings(code_url="https://git.example.org/geo-assets/blob/main/"))
+    made = dg.Definitions.merge(made, watching)
+    for name, module in (
+        ("catalog_report", "assets/report"),
+        ("reconciliation", "assets/reconciliation"),
+        ("source_container", "assets/sources"),
+        ("source/coast", "sources/source"),
+    ):
+        (spec,) = [spec for spec in made.resolve_all_asset_specs() if spec.key == dg.AssetKey.from_user_string(name)]
+        (reference,) = _references(spec)
+        assert isinstance(reference, dg.UrlCodeReference)
+        assert f"/geo_assets/{module}.py#L" in reference.url

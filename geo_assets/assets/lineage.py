@@ -8,16 +8,15 @@ own.  Changes of those travel through the ledger (docs/assets.md).  None of them
 that nobody lists, as their source looks within its ticks, would be overdue for ever.
 """
 
-import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 import geo_assets
+from geo_assets.assets.code_references import code_references
 from geo_assets.assets.sources import source_key
 from geo_assets.coremachine.binding import Binding, Registry
 from geo_assets.settings import Settings
@@ -74,11 +73,20 @@ def with_lineage(asset: dg.AssetsDefinition, binding: Binding, settings: Setting
     return asset.map_asset_specs(dressed)
 
 
-def with_page(reports: dg.Definitions) -> dg.Definitions:
-    """Assets about everything with a link to their page in the docs, as those of workflows have."""
+def with_page(reports: dg.Definitions, made_by: Callable[..., Any], settings: Settings) -> dg.Definitions:
+    """Assets about everything with links to code and docs, as those of workflows have.
+
+    Args:
+        reports: the assets.
+        made_by: what builds them.
+        settings: say where the code has an address.
+    """
 
     def dressed(spec: dg.AssetSpec) -> dg.AssetSpec:
-        page = {"geo/docs": f"docs/assets.md#{spec.key.to_user_string()}"}
+        page = {
+            "dagster/code_references": code_references(made_by, settings.code_url),
+            "geo/docs": f"docs/assets.md#{spec.key.to_user_string()}",
+        }
         return spec.merge_attributes(metadata=page, tags={"geo_assets/domain": "reports"})
 
     with warnings.catch_warnings():
@@ -98,26 +106,6 @@ def _conditions(binding: Binding) -> Mapping[str, Any]:
     # of all upstreams only the listing: a catalogued container updates its blobs' items, which would start it again
     updated = dg.AutomationCondition.any_deps_updated().allow(dg.AssetSelection.assets(_FOLLOWS))
     return {"automation_condition": updated & ~dg.AutomationCondition.in_progress()}
-
-
-def code_references(workflow: type, code_url: str | None) -> dg.CodeReferencesMetadataValue:
-    """Where the class of a workflow is written: a link for ours where the code has an address, else the file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # code references are a beta in Dagster 1.13
-        try:
-            found = _reference(Path(inspect.getsourcefile(workflow) or ""), workflow, code_url)
-        except (TypeError, OSError):  # the class was made at run time
-            return dg.CodeReferencesMetadataValue(code_references=[])
-        return dg.CodeReferencesMetadataValue(code_references=[found])
-
-
-def _reference(file: Path, workflow: type, code_url: str | None) -> dg.UrlCodeReference | dg.LocalFileCodeReference:
-    line = inspect.getsourcelines(workflow)[1]
-    package = Path(geo_assets.__file__).parent
-    if code_url is not None and file.is_relative_to(package):
-        path = file.relative_to(package.parent).as_posix()
-        return dg.UrlCodeReference(url=f"{code_url.rstrip('/')}/{path}#L{line}", label=path)
-    return dg.LocalFileCodeReference(file_path=str(file), line_number=line, label=workflow.__name__)
 
 
 def build_container_automation(registry: Registry) -> dg.Definitions:

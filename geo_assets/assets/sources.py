@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
+from geo_assets.assets.code_references import code_references
 from geo_assets.dagster_home import CODE_LOCATION
 from geo_assets.errors import SettingsError
 from geo_assets.redaction import redact
@@ -30,17 +31,23 @@ _GROUP = "sources"
 _OWNERS = ("team:geo-archive",)
 _DOCS = "docs/sources.md"
 
-source_container = dg.AssetSpec(
-    SOURCE_CONTAINER,
-    description="Any container of rasters and vector files: a folder of GEO_ASSETS_BLOB_ROOT, or a container of an"
-    " Azure storage account. Nothing here writes to it. Materialize a partition of container_contents to list one; to"
-    f" have one watched, make it a source ({_DOCS}).",
-    group_name=_GROUP,
-    kinds={"azure", "file"},
-    owners=list(_OWNERS),
-    tags={"geo_assets/domain": "sources"},
-)
-"""Stands for every container, watched or not: which ones there are, nobody needs to say beforehand."""
+
+def source_container(settings: Settings) -> dg.AssetSpec:
+    """Stands for every container, watched or not: which ones there are, nobody needs to say beforehand."""
+    return dg.AssetSpec(
+        SOURCE_CONTAINER,
+        description="Any container of rasters and vector files: a folder of GEO_ASSETS_BLOB_ROOT, or a container of an"
+        " Azure storage account. Nothing here writes to it. Materialize a partition of container_contents to list one;"
+        f" to have one watched, make it a source ({_DOCS}).",
+        group_name=_GROUP,
+        kinds={"azure", "file"},
+        owners=list(_OWNERS),
+        tags={"geo_assets/domain": "sources"},
+        metadata={
+            "dagster/code_references": code_references(source_container, settings.code_url),
+            "geo/docs": f"docs/assets.md#{SOURCE_CONTAINER}",
+        },
+    )
 
 
 def source_key(name: str) -> dg.AssetKey:
@@ -91,6 +98,8 @@ def _spec(source: Source, settings: Settings, location: str | None) -> dg.AssetS
         "docs": _DOCS if code_url is None else dg.MetadataValue.url(f"{code_url.rstrip('/')}/{_DOCS}"),
     }
     metadata = {f"geo/{name}": value for name, value in facts.items() if value is not None}
+    # what every key of it means
+    metadata["dagster/code_references"] = code_references(Source, code_url)
     if (uri := container_uri(settings, source.container, source.prefix)) is not None:
         metadata["dagster/uri"] = uri
     return dg.AssetSpec(
