@@ -83,7 +83,16 @@ class ContainerNotFoundError(NotFoundError):
 
 
 class BlobNotFoundError(NotFoundError):
-    """The blob does not exist in its container."""
+    """The blob does not exist in its container.
+
+    Args:
+        message: which, and what to do.
+        container: which, for those who ask whether it holds anything at all.
+    """
+
+    def __init__(self, message: str, *, container: str | None = None) -> None:
+        super().__init__(message)
+        self.container = container
 
 
 class TableNotFoundError(NotFoundError):
@@ -196,7 +205,7 @@ class LedgerUnavailableError(TransientError):
 
 
 class CatalogUnavailableError(TransientError):
-    """The catalog database cannot be reached, or another writer holds it for too long."""
+    """The catalog cannot be reached or read, or another writer holds it for too long."""
 
 
 class TableStoreUnavailableError(TransientError):
@@ -209,11 +218,13 @@ class WebhookError(TransientError):
     Args:
         message: what happened, without the URL.
         is_down: whether it would take nothing else now either: no answer, overloaded, broken.
+        may_have_arrived: whether it may have been taken all the same.
     """
 
-    def __init__(self, message: str, *, is_down: bool) -> None:
+    def __init__(self, message: str, *, is_down: bool, may_have_arrived: bool = False) -> None:
         super().__init__(message)
         self.is_down = is_down
+        self.may_have_arrived = may_have_arrived
 
 
 class CountsError(GeoAssetsError):

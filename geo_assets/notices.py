@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,8 +39,9 @@ MOST_KEYS = 5
 _LONGEST = 500
 _LONGEST_CODE = 200
 """Characters of a name or reason in the words for a chat, which takes a few thousand in all."""
-_AGAIN_SECONDS = 60.0
-"""How long a run that could not be told, or that another daemon is telling, waits."""
+_AGAIN = timedelta(minutes=1)
+"""How long a run that could not be told, or that another daemon is telling, waits at least."""
+_AGAIN_AT_MOST = timedelta(hours=1)
 _TICK_SECONDS = 25.0
 _KEPT = timedelta(days=90)
 """How long it is remembered who was told what."""
@@ -222,10 +224,10 @@ def tell(
     """
     ends = time.monotonic() + seconds
     told = Told()
-    for run_id in ledger.read(_owed):
+    for run_id, tried in ledger.read(_owed):
         if time.monotonic() >= ends:
             break
-        if not ledger.write(lambda c, r=run_id: _claim(c, r)):  # type: ignore[misc]
+        if not ledger.write(lambda c, r=run_id, t=tried: _claim(c, r, t)):  # type: ignore[misc]
             continue  # another daemon is at it
         run = find(run_id)
         if run is None:
@@ -275,28 +277,32 @@ def _window(settings: Settings) -> timedelta:
     return timedelta(hours=settings.failure_webhook_hours)
 
 
-def _owed(c: Connection) -> list[str]:
-    waited = sa.or_(
-        # a row that nobody has tried yet has the same moment in both
-        notices.c.last_at <= notices.c.first_at,
-        notices.c.last_at < _now() - timedelta(seconds=_AGAIN_SECONDS),
-    )
-    query = (
-        sa.select(notices.c.fingerprint)
-        .where(notices.c.kind == _RUN, notices.c.sent_at.is_(None), waited)
-        .order_by(notices.c.last_at, notices.c.fingerprint)
-        .limit(_MOST_OWED)
-    )
-    return list(c.execute(query).scalars())
-
-
-def _claim(c: Connection, run_id: str) -> bool:
-    """Take a run for a minute; false if somebody else has it or it is told."""
+def _owed(c: Connection) -> list[tuple[str, datetime]]:
+    """Runs whose turn it is, with when they were last tried."""
     now = _now()
-    free = sa.or_(notices.c.last_at <= notices.c.first_at, notices.c.last_at < now - timedelta(seconds=_AGAIN_SECONDS))
-    mine = notices.update().where(notices.c.fingerprint == run_id, notices.c.sent_at.is_(None), free)
-    # later than the first moment even where the clock has not moved on
-    return c.execute(mine.values(last_at=now + timedelta(microseconds=1))).rowcount == 1
+    query = (
+        sa.select(notices.c.fingerprint, notices.c.first_at, notices.c.last_at)
+        .where(notices.c.kind == _RUN, notices.c.sent_at.is_(None))
+        .order_by(notices.c.last_at, notices.c.fingerprint)
+    )
+    waited = ((run_id, last) for run_id, first, last in c.execute(query) if _has_waited(first, last, now))
+    return list(islice(waited, _MOST_OWED))
+
+
+def _has_waited(first: datetime, last: datetime, now: datetime) -> bool:
+    if last <= first:  # a row that nobody has tried yet has the same moment in both
+        return True
+    # ever less often: a webhook that takes what it does not answer is not to get it for ever, every minute
+    return now - last > min(max(_AGAIN, (last - first) / 4), _AGAIN_AT_MOST)
+
+
+def _claim(c: Connection, run_id: str, tried: datetime) -> bool:
+    """Take a run that was last tried then, for a minute at least; false if somebody else has it or it is told."""
+    mine = notices.update().where(
+        notices.c.fingerprint == run_id, notices.c.sent_at.is_(None), notices.c.last_at == tried
+    )
+    # later than it was even where the clock has not moved on
+    return c.execute(mine.values(last_at=max(_now(), tried + timedelta(microseconds=1)))).rowcount == 1
 
 
 def _mark_run(c: Connection, run_id: str, *, suppressed: int = 0) -> int:

@@ -22,7 +22,7 @@ from geo_assets.redaction import redact
 
 __all__ = ["Webhook"]
 
-TRY_SECONDS = 5.0
+TRY_SECONDS = 10.0
 """Longest that one try takes, everything included."""
 TRIES = 3
 BACKOFF_SECONDS = 0.5
@@ -31,6 +31,7 @@ _REDIRECTS = 3
 _THREAD = "geo_assets webhook"
 _PASSING = frozenset({408, 425, 429})
 """Refusals that are worth another try; so is whatever the server itself is at fault for."""
+_MAY_HAVE_ARRIVED = (httpx.ReadTimeout, httpx.ReadError, httpx.RemoteProtocolError)
 
 
 class Webhook:
@@ -57,9 +58,11 @@ class Webhook:
     def post(self, body: Mapping[str, Any], *, ends: float | None = None) -> None:
         """Post, up to three times where that may help; done when the answer is 2xx.
 
+        What may have arrived is not posted again at once: who takes long to answer would get everything three times.
+
         Args:
             body: sent as JSON.
-            ends: time of ``time.monotonic()`` when to give up; default: when the tries are used up.
+            ends: time of ``time.monotonic()`` after which no second try is to go on; default: none.
 
         Raises:
             WebhookError: nobody took it; says why without the address.
@@ -67,27 +70,30 @@ class Webhook:
         content = json.dumps(body).encode()
         delay = BACKOFF_SECONDS
         for left in reversed(range(TRIES)):
-            patience = TRY_SECONDS if ends is None else min(TRY_SECONDS, ends - time.monotonic())
             try:
-                self._try(content, max(patience, 0.1))
+                self._try(content)
             except WebhookError as error:
-                late = ends is not None and time.monotonic() + delay >= ends
-                if not error.is_down or not left or late:
+                late = ends is not None and time.monotonic() + delay + TRY_SECONDS > ends
+                if not error.is_down or error.may_have_arrived or not left or late:
                     raise
             else:
                 return
             time.sleep(delay)
             delay *= 2
 
-    def _try(self, content: bytes, patience: float) -> None:
+    def _try(self, content: bytes) -> None:
         # in a thread, because no time limit of a client covers looking up names or a server that dribbles
         answers: list[int | Exception] = []
-        thread = threading.Thread(target=self._send, args=(content, patience, answers), name=_THREAD, daemon=True)
+        thread = threading.Thread(target=self._send, args=(content, answers), name=_THREAD, daemon=True)
         thread.start()
-        thread.join(patience)
+        thread.join(TRY_SECONDS)
         if not answers:
-            raise WebhookError(f"the failure webhook did not answer within {patience:.1f} s", is_down=True)
+            text = f"the failure webhook gave no whole answer within {TRY_SECONDS:g} s; the post may have arrived"
+            raise WebhookError(text, is_down=True, may_have_arrived=True)
         answer = answers[0]
+        if isinstance(answer, _MAY_HAVE_ARRIVED):
+            text = f"the failure webhook gave no answer: {self._without_url(answer)}; the post may have arrived"
+            raise WebhookError(text, is_down=True, may_have_arrived=True)
         if isinstance(answer, Exception):
             # whatever it raises may quote the address, and so may what that was raised from
             raise WebhookError(f"the failure webhook cannot be reached: {self._without_url(answer)}", is_down=True)
@@ -102,10 +108,10 @@ class Webhook:
         passing = answer >= http.HTTPStatus.INTERNAL_SERVER_ERROR or answer in _PASSING
         raise WebhookError(f"the failure webhook answered {answer}", is_down=passing)
 
-    def _send(self, content: bytes, patience: float, answers: list[int | Exception]) -> None:
+    def _send(self, content: bytes, answers: list[int | Exception]) -> None:
         headers = {"Content-Type": "application/json", "User-Agent": f"geo-assets/{__version__}"}
         try:
-            with httpx.Client(timeout=patience, follow_redirects=False) as client:
+            with httpx.Client(timeout=TRY_SECONDS, follow_redirects=False) as client:
                 request: httpx.Request | None = client.build_request(
                     "POST", self._url, content=content, headers=headers
                 )

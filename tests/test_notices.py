@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ CANARY = "T0CANARY/B0/x9y8z7"
 
 
 class Receiver:
-    """An HTTP server that keeps what is posted to it and answers as told: a status, a redirect, or nothing at all."""
+    """An HTTP server that keeps what is posted to it and answers as told: a status, a redirect, nothing, or never."""
 
     def __init__(self) -> None:
         self.answers: list[int | str] = []
@@ -62,6 +63,8 @@ class Receiver:
                 receiver.paths.append(self.path)
                 receiver.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 answer = receiver.answers.pop(0) if receiver.answers else 200
+                if answer == "hang up":
+                    return
                 if answer == "hang":
                     self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
                     receiver.released.wait(10)
@@ -144,21 +147,25 @@ def test_a_redirect_is_followed_on_the_same_server_and_as_a_post_only(receiver: 
         receiver.hook.post({})
 
 
-def test_a_server_that_never_ends_its_answer_is_left(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("answer", ["hang", "hang up"])
+def test_what_may_have_arrived_is_not_posted_again_at_once(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
     monkeypatch.setattr(webhook, "TRY_SECONDS", 0.1)
-    receiver.answers = ["hang"] * 3
+    receiver.answers = [answer] * 3
     began = time.monotonic()
-    with pytest.raises(WebhookError, match=r"did not answer within 0\.1 s|ReadTimeout"):
+    said = r"gave no whole answer within 0\.1 s|ReadTimeout|RemoteProtocolError|ReadError"
+    with pytest.raises(WebhookError, match=f"({said}).*may have arrived") as failed:
         receiver.hook.post({})
+    assert failed.value.is_down
     assert time.monotonic() - began < 5
+    assert len(receiver.bodies) == 1
 
 
-def test_no_try_goes_on_after_the_tick_ends(receiver: Receiver) -> None:
-    receiver.answers = ["hang"] * 3
-    began = time.monotonic()
-    with pytest.raises(WebhookError):
-        receiver.hook.post({}, ends=began + 0.2)
-    assert time.monotonic() - began < 3
+def test_no_try_begins_that_might_not_end_with_the_tick(receiver: Receiver) -> None:
+    receiver.answers = [503] * 3
+    with pytest.raises(WebhookError, match="answered 503"):
+        receiver.hook.post({}, ends=time.monotonic() + 1)
     assert len(receiver.bodies) == 1
 
 
@@ -383,6 +390,25 @@ def test_a_webhook_that_is_down_for_an_hour_loses_nothing(ledger: Ledger, receiv
     assert told(ledger, receiver).posted == 4
     assert {body["run_id"] for body in receiver.bodies} == {f"run-{number}" for number in range(4)}
     assert notices.counts(ledger) == (0, 4)
+
+
+def test_a_run_that_cannot_be_told_is_tried_ever_less_often(sqlite_ledger: Ledger, receiver: Receiver) -> None:
+    def slow(_: Any, **__: Any) -> None:
+        raise WebhookError("no answer", is_down=True)
+
+    fail(sqlite_ledger, "run-1", ["x"])
+    owe(sqlite_ledger, ["run-1"])
+    tried: list[int] = []
+    for minute in range(0, 480, 10):
+        if told(sqlite_ledger, receiver, post=slow).notes:
+            tried.append(minute)
+        later(sqlite_ledger, 1 / 6)
+    waits = [after - before for before, after in pairwise(tried)]
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1]) == (10, 60), "a quarter of the time it has been tried for, up to an hour"
+    assert len(tried) < 17
+    later(sqlite_ledger)
+    assert told(sqlite_ledger, receiver).posted == 1
 
 
 def test_one_post_that_is_refused_does_not_hold_up_the_others(sqlite_ledger: Ledger, receiver: Receiver) -> None:
