@@ -53,9 +53,9 @@ def check(
     from geo_assets.checking.many import choose, look  # noqa: PLC0415
 
     found: list[Looked] = []
-    with open_machine() as machine:
+    with open_machine(to_look=True) as machine:
         checks = checks_of(machine.registry, asset, only or ())
-        with open_instance() as instance:
+        with open_instance(to_look=True) as instance:
             import dagster as dg  # noqa: PLC0415 - loaded by the instance anyway
 
             known = instance.get_materialized_partitions(dg.AssetKey.from_user_string(asset))

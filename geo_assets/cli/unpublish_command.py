@@ -53,7 +53,7 @@ def unpublish(
     as_json: JsonOption = False,
 ) -> None:
     """Take back what jobs published for partitions: items, blobs, green, and the recorded answer."""
-    with open_machine() as machine:
+    with open_machine(to_look=not really) as machine:
         if not really:
             taken = plan(machine, asset, keys)
         else:

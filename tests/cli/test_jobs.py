@@ -35,10 +35,21 @@ def test_a_home_without_jobs_has_none_and_looking_makes_nothing(run: Run) -> Non
     assert not get_settings().home_path.exists()
 
 
-@pytest.mark.parametrize("command", ["reconcile", "reconcile --repair", "clean-up --dry-run"])
-def test_a_look_at_a_home_without_jobs_makes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("reconcile", 0),
+        ("reconcile --repair", 0),
+        ("clean-up --dry-run", 0),
+        ("check cog", 0),
+        ("unpublish cog bronze/a.tif", 3),
+    ],
+)
+def test_a_look_at_a_home_without_jobs_makes_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str, status: int
+) -> None:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    assert run(*command.split()).status == 0
+    assert run(*command.split()).status == status
     assert not get_settings().home_path.exists()
 
 
