@@ -273,7 +273,7 @@ def _space_problems(box: Any, extents: Any) -> Iterator[str]:
         # the first is that of the whole collection
         inner, outer = _flat(box), _flat(extents[0])
     except (TypeError, ValueError, LookupError):
-        yield f"its box {box} or the collection's {extents} is none"
+        yield f"its box {box} or the collection's {extents} is no box"
         return
     if not _box_within(inner, outer):
         yield f"its box {_shown(inner)} is not within the collection's {_shown(outer)}"
@@ -318,7 +318,8 @@ def _time_problems(properties: Mapping[str, Any], intervals: Any) -> Iterator[st
         try:
             outside = is_outside(_moment(time), _moment(edge))
         except (TypeError, ValueError):
-            yield f"its time {time} or the collection's {edge} is none"
+            yield f"its time {time!r} or the collection's {edge!r} is no time"
+            return
         else:
             if outside:
                 yield f"its time {time} is {side} the collection's {edge}"
