@@ -13,9 +13,11 @@ of collections (``stac.collections``).
 
 The item files are the truth; everything else follows from them.  ``.stale`` lies in a collection from before the
 first item file is written until its document and mirror say so: whoever refreshes next puts right what a killed
-writer left.  Every file appears whole, by a rename.
+writer left.  Every file appears whole, by a rename.  A collection whose document was lost gets a new one, of the items
+that are there, with the next write.  What has no name of an item is nobody's business.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -31,7 +33,7 @@ from urllib.parse import unquote
 import orjson
 import pyarrow as pa
 
-from geo_assets.errors import CatalogError, DamagedItemError
+from geo_assets.errors import CatalogError, CatalogUnavailableError, DamagedItemError
 from geo_assets.stac.collections import (
     CollectionDescription,
     collection_document,
@@ -40,6 +42,7 @@ from geo_assets.stac.collections import (
 )
 from geo_assets.stac.identifiers import file_stem
 from geo_assets.stac.items import DescribedBlob, described_blob, without_structural_links
+from geo_assets.stores.blobs import printable
 from geo_assets.stores.catalog import (
     DamagedItem,
     ItemOutcome,
@@ -56,7 +59,10 @@ _LOG = logging.getLogger(__name__)
 _CATALOG, _COLLECTION, _ITEMS, _MIRROR, _STALE = "catalog.json", "collection.json", "items", "items.parquet", ".stale"
 _JSON, _GEOJSON, _PARQUET = "application/json", "application/geo+json", "application/vnd.apache.parquet"
 _MIRROR_ASSET = "geoparquet-items"
+_COLLECTION_GONE = "remove it; the next job that writes to the collection makes it anew of its items"
 _STRUCTURAL = frozenset({"root", "parent", "self", "item"})
+_NO_FILE = frozenset({errno.EISDIR, errno.ELOOP, errno.EACCES})
+"""What opening says of something that is no file of ours; whatever else it says may be over in a moment."""
 _IN_MEMORY = 2000
 """Most items that are in memory at once while the mirror is written."""
 
@@ -211,6 +217,9 @@ class StaticCatalog:
         if (folder / _COLLECTION).is_file():
             return
         (folder / _ITEMS).mkdir(parents=True, exist_ok=True)
+        if self._item_files(described.id):
+            # its document was lost: the new one knows nothing of the items until it is refreshed
+            self._mark_stale(described.id)
         document = collection_document(described, facts_of(()))
         self._write(folder / _COLLECTION, {**document, "links": _collection_links(())})
         self._write_catalog()
@@ -308,11 +317,15 @@ class StaticCatalog:
             names = sorted(entry.name for entry in os.scandir(self.root) if not entry.name.startswith("."))
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise self._unreadable(self.root, error) from error
         documents = ((name, self._read(self.root / name / _COLLECTION)) for name in names if name != _CATALOG)
         found = [(name, document) for name, document in documents if document is not None]
         for name, document in found:
             if not isinstance(document.get("id"), str):
-                raise CatalogError(f"{name}/{_COLLECTION} of {self.description} holds no collection: remove it")
+                raise CatalogError(
+                    f"{name}/{_COLLECTION} of {self.description} holds no collection: {_COLLECTION_GONE}"
+                )
         return found
 
     def _folder(self, collection_id: str) -> Path:
@@ -325,9 +338,13 @@ class StaticCatalog:
         folder = self._folder(collection_id) / _ITEMS
         try:
             with os.scandir(folder) as entries:
-                names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+                names = sorted(
+                    entry.name for entry in entries if entry.name.endswith(".json") and not entry.name.startswith(".")
+                )
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise self._unreadable(folder, error) from error
         return [folder / name for name in names]
 
     def _mark_stale(self, collection_id: str) -> None:
@@ -350,17 +367,26 @@ class StaticCatalog:
         return without_structural_links(item)
 
     def _read(self, path: Path) -> dict[str, Any] | None:
+        what = f"{path} of {self.description}"
+        mend = _COLLECTION_GONE if path.name == _COLLECTION else "remove it, then catalogue its source again"
         try:
             loaded = orjson.loads(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise self._unreadable(path, error) from error
+            raise CatalogError(f"{what} is damaged ({error.strerror}): {mend}") from error
         except orjson.JSONDecodeError as error:
-            raise CatalogError(
-                f"{path} of {self.description} is damaged: remove it, then catalogue its source again"
-            ) from error
+            raise CatalogError(f"{what} is damaged: {mend}") from error
         if not isinstance(loaded, dict):
-            raise CatalogError(f"{path} of {self.description} holds no JSON object: remove it")
+            raise CatalogError(f"{what} holds no JSON object: {mend}")
         return loaded
+
+    def _unreadable(self, path: Path, error: OSError) -> CatalogUnavailableError:
+        return CatalogUnavailableError(
+            f"{path} of {self.description} cannot be read ({error.strerror or error}): see to its disk and permissions"
+        )
 
     def _write(self, path: Path, document: Mapping[str, Any]) -> None:
         temporary = _temporary(path)
@@ -399,8 +425,9 @@ def _temporary(path: Path) -> Path:
 
 def _id_of(path: Path) -> str:
     """The id of the item a file is named after; of a shortened name, the name."""
-    named = unquote(path.stem.replace("%", "%25").replace("=", "%"), errors="replace")
-    return named if file_stem(named) == path.stem else path.stem
+    stem = printable(path.stem)
+    named = unquote(stem.replace("%", "%25").replace("=", "%"), errors="replace")
+    return named if file_stem(named) == stem else stem
 
 
 def _linked(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import geopandas
 import pystac
 import pytest
 
-from geo_assets.errors import CatalogError, DamagedItemError
+from geo_assets.errors import CatalogError, CatalogUnavailableError, DamagedItemError
 from geo_assets.settings import Settings
 from geo_assets.stores import static_catalog
 from geo_assets.stores.catalog import DamagedItem, ItemReferences, ItemStatus, open_catalog_store
@@ -205,6 +205,41 @@ def test_a_damaged_file_is_named(catalog: StaticCatalog) -> None:
         catalog.get_item(COLLECTION, item()["id"])
 
 
+def test_what_is_no_file_of_an_item_costs_nothing_else(catalog: StaticCatalog) -> None:
+    catalog.upsert_items(COLLECTION, [item()])
+    items = catalog.root / COLLECTION / "items"
+    (items / "folder.json").mkdir()
+    (items / "loop.json").symlink_to("loop.json")
+    (items / "latin-\udcfc.json").write_bytes(b"")
+    (items / "backup").mkdir()
+    (items / "notes.txt").write_bytes(b"")
+    found = list(catalog.iter_references(COLLECTION))
+    damaged = {one.item_id: one.reason for one in found if isinstance(one, DamagedItem)}
+    assert sorted(damaged) == ["folder", r"latin-\xfc", "loop"]
+    assert "(Is a directory)" in damaged["folder"]
+    assert len(found) == catalog.count_items(COLLECTION) == 4
+    [outcome] = catalog.upsert_items(COLLECTION, [item("b.tif")])
+    assert outcome.status is ItemStatus.CREATED
+
+
+def test_a_catalog_that_cannot_be_read_says_so(catalog: StaticCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog.upsert_items(COLLECTION, [item()])
+
+    def fail(_: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(CatalogUnavailableError, match=r"json .* cannot be read .Input/output error.: see to its"):
+            list(catalog.iter_references(COLLECTION))
+    (catalog.root / COLLECTION / "items").rename(catalog.root / "aside")
+    (catalog.root / COLLECTION / "items").write_bytes(b"")
+    with pytest.raises(CatalogUnavailableError, match="Not a directory"):
+        catalog.count_items(COLLECTION)
+    with pytest.raises(CatalogUnavailableError, match="Not a directory"):
+        StaticCatalog(catalog.root / COLLECTION / "items").list_collections()
+
+
 @pytest.mark.parametrize("content", ['{"hello": 1}', "{", "[]", None])
 def test_a_damaged_item_is_told_apart_and_written_anew(catalog: StaticCatalog, content: str | None) -> None:
     odd = item("odd", id="a/b c?#.~")
@@ -229,11 +264,21 @@ def test_a_damaged_item_is_told_apart_and_written_anew(catalog: StaticCatalog, c
     assert len(list(catalog.iter_items(COLLECTION))) == 3
 
 
-def test_a_damaged_collection_is_named(catalog: StaticCatalog) -> None:
+@pytest.mark.parametrize("content", ['{"hello": 1}', "{", "[]"])
+def test_a_damaged_collection_is_named_and_once_removed_made_anew(catalog: StaticCatalog, content: str) -> None:
     catalog.upsert_items(COLLECTION, [item()])
-    (catalog.root / COLLECTION / "collection.json").write_text('{"hello": 1}')
-    with pytest.raises(CatalogError, match=rf"{COLLECTION}/collection\.json .* holds no collection"):
+    document = catalog.root / COLLECTION / "collection.json"
+    whole = document.read_text()
+    document.write_text(content)
+    with pytest.raises(
+        CatalogError, match=rf"{COLLECTION}/collection\.json .*: remove it; the next job that writes to"
+    ):
         catalog.list_collections()
+    document.unlink()
+    [outcome] = catalog.upsert_items(COLLECTION, [item()], refresh=False)
+    assert outcome.status is ItemStatus.UNCHANGED
+    catalog.refresh_collection(COLLECTION)
+    assert document.read_text() == whole
 
 
 def test_links_within_the_catalog_are_relative(catalog: StaticCatalog) -> None:
