@@ -128,6 +128,7 @@ class _Reconciler:
         began = time.monotonic()
         findings: list[Finding] = []
         beyond: dict[str, int] = {}
+        left = 0
         if "sources" in self._what:
             lines, found = compare_sources(self._machine.ledger, started=self._started, keep=self._keep)
             self._lines.update({line.direction: line for line in lines})
@@ -136,13 +137,14 @@ class _Reconciler:
             with self._things, self._there, self._references, self._pairs, self._visible:
                 judge = self._compare_stores()
             findings += judge.findings
-            beyond = dict(judge.beyond)
+            beyond, left = dict(judge.beyond), judge.left_to_mend
         return Reconciliation(
             started_at=self._started,
             seconds=round(time.monotonic() - began, 3),
             lines=tuple(self._lines[direction] for direction in Direction if direction in self._lines),
             findings=tuple(findings),
             not_shown=beyond,
+            left_to_mend=left,
         )
 
     def _compare_stores(self) -> Judge:

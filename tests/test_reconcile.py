@@ -34,7 +34,7 @@ from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.coremachine.submission import submit
 from geo_assets.errors import CatalogUnavailableError, CountsError, LedgerUnavailableError, StoreUnavailableError
 from geo_assets.jobs.vector_staging import Staging
-from geo_assets.reconcile import Direction, Fate, Line, Reconciliation, reconcile
+from geo_assets.reconcile import Action, Direction, Fate, Line, Reconciliation, reconcile
 from geo_assets.settings import Settings
 from geo_assets.stores.azure import AzureBlobStore
 from geo_assets.stores.azure_access import AzureAccess
@@ -267,6 +267,10 @@ BREAKS: Mapping[str, tuple[Callable[[House], Any], set[tuple[str, str, str]]]] =
     ),
     "an item describes something else": (turn_item, {(LEDGER_CATALOG, "changed", cog_id("a.tif"))}),
     "a foreign blob": (lambda house: house.put(f"{silver(house)}/strange"), {(STORAGE_LEDGER, "unknown", "strange")}),
+    "a foreign blob that no store opens": (
+        lambda house: (house.settings.blob_root_path / silver(house) / "a\nb").touch(),
+        {(STORAGE_LEDGER, "unknown", r"a\nb")},
+    ),
     "a foreign blob in the staging": (
         lambda house: house.put(f"{house.settings.staging_container}/strange"),
         {(STORAGE_LEDGER, "unknown", "strange")},
@@ -305,18 +309,32 @@ def test_items_whose_files_are_damaged_are_findings_and_written_anew(house: Hous
     for name, content in ((cog_id("a.tif"), '{"hello": 1}'), (cog_id("b.tif"), "cut o"), ("bulk~x.tif", "[]")):
         (items / f"{name}.json").unlink()  # what is restored is the same file
         (items / f"{name}.json").write_text(content)
+    (items / "no item.json").mkdir()
+    (items / "backup").mkdir()
     found = house.reconcile()
     assert not found.unknown
     assert wrong(found) == {
         (LEDGER_CATALOG, "changed", cog_id("a.tif")),
         (LEDGER_CATALOG, "changed", cog_id("b.tif")),
         (CATALOG_LEDGER, "unknown", "bulk~x.tif"),
+        (CATALOG_LEDGER, "unknown", "no item"),
         (STORAGE_LEDGER, "unknown", "bulk/x.tif.webp"),
         (DAGSTER_LEDGER, "unknown", "bulk/x.tif"),
     }
+    (items / "no item.json").rmdir()
     assert all(f"{one.name}.json" in one.reason for one in found.findings if one.fate is Fate.CHANGED)
-    assert Counter(one.outcome for one in house.repair(found)) == {"queued": 2, "left": 3}
+    assert Counter(one.outcome for one in house.repair(found)) == {"queued": 2, "left": 4}
     submit(house.machine, "catalog_container", {"source": "bulk"}, force=True)
+    house.work()
+    assert house.reconcile().agrees
+
+
+def test_a_collection_that_is_lost_is_made_anew_of_its_items(house: House) -> None:
+    (house.settings.catalog_path / COGS / "collection.json").unlink()
+    found = house.reconcile(what=["catalog"])
+    names = {*map(cog_id, ("a.tif", "b.tif", "c.tif")), "plain~p.tif"}
+    assert wrong(found) == {(LEDGER_CATALOG, "missing", name) for name in names}
+    assert {one.outcome for one in house.repair(found)} == {"queued"}
     house.work()
     assert house.reconcile().agrees
 
@@ -476,6 +494,7 @@ def test_repairs_mend_what_is_ours_and_leave_what_is_not(every_house: House) -> 
     house.blobs.delete(silver(house), "a.tif_cog")
     house.blobs.put(silver(house), "b.tif_cog", b"other")
     house.catalog.delete_items(COGS, [cog_id("c.tif")])
+    house.put("plain/other")
     house.blobs.delete("plain", "p.tif")
     house.blobs.delete("bulk", "y.tif")
     lose_table(house)
@@ -563,11 +582,37 @@ def test_what_has_lost_its_source_is_for_people(house: House) -> None:
 
 
 def test_items_stay_where_a_whole_container_is_away(house: House) -> None:
-    (house.settings.blob_root_path / "bulk").rename(house.settings.blob_root_path / "elsewhere")
-    (house.settings.blob_root_path / "plain").rename(house.settings.blob_root_path / "elsewhere2")
+    root = house.settings.blob_root_path
+    for name in ("bulk", "plain"):
+        (root / name).rename(root / f"{name}-elsewhere")
+    lost = {(CATALOG_STORAGE, "dangling", name) for name in ("bulk~x.tif", "bulk~y.tif", "plain~p.tif")}
     found = house.reconcile()
-    assert {name for _, _, name in wrong(found)} == {"bulk~x.tif", "bulk~y.tif", "plain~p.tif"}
+    assert wrong(found) == lost
     assert {one.outcome for one in house.repair(found)} == {"left"}
+    # where a disk is not mounted, its folder is there and empty; all COGs are away as well, and one source is gone
+    for name in ("bulk", "plain"):
+        (root / name).mkdir()
+    shutil.rmtree(root / silver(house))
+    house.blobs.delete("bronze", "a.tif")
+    found = house.reconcile(what=["catalog"])
+    assert wrong(found) == lost | {(CATALOG_STORAGE, "dangling", cog_id(name)) for name in ("a.tif", "b.tif", "c.tif")}
+    away = lost | {(CATALOG_STORAGE, "dangling", cog_id("a.tif"))}
+    assert {one.name for one in found.findings if "is that disk mounted?" in one.mend} == {name for _, _, name in away}
+    assert Counter(one.outcome for one in house.repair(found)) == {"left": 4, "queued": 2}
+    assert all(house.catalog.get_item(COGS, name) for _, _, name in away)
+
+
+def test_items_of_tables_stay_where_all_tables_are_away(house: House) -> None:
+    strange_table(house)
+    lose_table(house)
+    house.blobs.delete("bronze", "places")
+    (finding,) = house.reconcile(what=["catalog"]).findings
+    assert (finding.name, finding.action) == ("table~places", Action.REMOVE_ITEM)
+    shutil.rmtree(house.settings.tables_path)
+    house.settings.tables_path.mkdir()
+    (finding,) = house.reconcile(what=["catalog"]).findings
+    assert (finding.name, finding.action) == ("table~places", None)
+    assert "is that disk mounted?" in finding.mend
 
 
 # --- sources -------------------------------------------------------------------------------------------------------
@@ -618,6 +663,10 @@ def test_more_findings_than_are_kept_are_counted(house: House) -> None:
         house.put(f"{silver(house)}/strange{number}")
     found = house.reconcile(keep=2)
     assert (len(found.findings), found.wrong, dict(found.not_shown)) == (2, 5, {"storage → ledger: unknown": 3})
+    assert found.left_to_mend == 0, "what is foreign is never mended"
+    for name in ("b.tif_cog", "c.tif_cog"):
+        house.blobs.delete(silver(house), name)
+    assert house.reconcile(keep=1).left_to_mend == 2, "one of the COGs, and one of the items that point at them"
 
 
 def test_counts_that_do_not_add_up_are_a_bug() -> None:
@@ -739,6 +788,7 @@ def test_the_asset_shows_the_counts_warns_and_repairs(house: House) -> None:
     assert (check.passed, check.severity, check.description) == (False, dg.AssetCheckSeverity.WARN, "2 things disagree")
     assert {record.data["repair"] for record in shown["findings"].records} == {"planned"}
     assert "[job reconcile](/guess/reconcile)" in shown["geo/what_to_do"].value  # /jobs/… is the list of all jobs
+    assert shown["geo/left_for_the_next_repair"].value == 0
     check, shown = run(repair=True, only=["storage"])
     assert {record.data["repair"] for record in shown["findings"].records} == {"queued"}
     assert house.ledger.audits()[0].who.startswith("run ")

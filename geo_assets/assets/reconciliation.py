@@ -144,6 +144,8 @@ def _metadata(found: Mapping[str, Any], mended: Sequence[Mapping[str, Any]], *, 
         }
         for one in mended[:_ROWS]
     ]
+    left = found["moreToMend"]
+    again = f"; {left:,} things are more than one repair mends: repeat it" if left else ""
     shown: dict[str, Any] = {
         "counts": dg.MetadataValue.md(_counts_table(found["directions"])),
         "findings": dg.MetadataValue.table([dg.TableRecord(row) for row in rows]) if rows else None,
@@ -151,10 +153,12 @@ def _metadata(found: Mapping[str, Any], mended: Sequence[Mapping[str, Any]], *, 
         "geo/findings_not_shown": len(mended) - len(rows) + sum(found["moreFindings"].values()),
         "geo/seconds": found["seconds"],
         "geo/repair": dg.MetadataValue.json(dict(outcomes)),
+        "geo/left_for_the_next_repair": left,
         "geo/what_to_do": None
-        if not outcomes["planned"]
+        if not (outcomes["planned"] or left)
         else dg.MetadataValue.md(
             f"run the [job {_JOB}](/guess/{_JOB}) with `repair: true`, or `geo-assets reconcile --repair --execute`"
+            f"{again}"
         ),
         "geo/failed_jobs": dg.MetadataValue.md("[runs](/runs) · [retry_failed](/guess/retry_failed)")
         if executed

@@ -75,7 +75,7 @@ def reconcile_all(
     else:
         _print(found, limit)
         if mended is not None:
-            _print_repair(mended, really=really, limit=limit)
+            _print_repair(mended, really=really, limit=limit, left=found.left_to_mend)
     found.require_sums()
     if found.unknown:
         raise typer.Exit(UNAVAILABLE)
@@ -188,7 +188,7 @@ def _counts(counts: "dict[str, int]") -> str:
     return " + ".join(f"{number:,} {name}" for name, number in counts.items()) or "nothing"
 
 
-def _print_repair(mended: "Sequence[Mended]", *, really: bool, limit: int) -> None:
+def _print_repair(mended: "Sequence[Mended]", *, really: bool, limit: int, left: int) -> None:
     doable = [one for one in mended if one.outcome != "left"]
     say("")
     print_table(
@@ -200,6 +200,8 @@ def _print_repair(mended: "Sequence[Mended]", *, really: bool, limit: int) -> No
     )
     counts = Counter(one.outcome for one in mended)
     say(f"repair: {_counts(dict(sorted(counts.items())))}")
+    if left:
+        note(f"not all is mended at once: {left:,} more are left for the next repair, so repeat the command")
     if not really and doable:
         note("nothing was changed: add --execute to do this")
     elif counts["queued"]:

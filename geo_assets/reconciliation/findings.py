@@ -173,6 +173,8 @@ class Reconciliation:
     findings: tuple[Finding, ...]
     not_shown: Mapping[str, int] = field(default_factory=dict)
     """Direction and fate → findings beyond those that are kept."""
+    left_to_mend: int = 0
+    """Those of them that a repair could mend."""
 
     @property
     def wrong(self) -> int:
@@ -214,4 +216,5 @@ class Reconciliation:
             "directions": [line.as_dict() for line in self.lines],
             "findings": [finding.as_dict() for finding in self.findings],
             "moreFindings": dict(self.not_shown),
+            "moreToMend": self.left_to_mend,
         }

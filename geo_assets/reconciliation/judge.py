@@ -27,10 +27,10 @@ from geo_assets.errors import (
 )
 from geo_assets.reconciliation import recorded, wording
 from geo_assets.reconciliation.findings import WRONG, Direction, Fate, Finding
-from geo_assets.reconciliation.looks import blob_of_href, root_of
+from geo_assets.reconciliation.looks import DAMAGED, blob_of_href, root_of
 from geo_assets.reconciliation.recorded import Activity
 from geo_assets.stac.items import described_thing
-from geo_assets.stores.blobs import BlobProperties, name_problem
+from geo_assets.stores.blobs import BlobProperties
 from geo_assets.stores.catalog import present_item, references_of
 
 __all__ = ["Judge"]
@@ -69,8 +69,13 @@ class Judge:
         self._set_of = {binding.asset: binding.partition_set for binding in machine.registry.values()}
         self._publishing = {binding.asset for binding in machine.registry.values() if binding.publishes}
         self._kept: Counter[tuple[Direction, Fate]] = Counter()
+        self._holding: dict[tuple[str, str], bool] = {}
+        self._collections: frozenset[str] | None = None
         self.findings: list[Finding] = []
         self.beyond: Counter[str] = Counter()
+        """Direction and fate → findings that are only counted."""
+        self.left_to_mend = 0
+        """Those of them that a repair could mend."""
         self.ended: set[tuple[str, str]] = set()
         """Partitions whose source is gone with all that was made of it."""
 
@@ -82,6 +87,7 @@ class Judge:
             self.findings.append(finding)
         else:
             self.beyond[f"{finding.direction.value}: {finding.fate.value}"] += 1
+            self.left_to_mend += finding.action is not None
 
     # --- ledger → stores
 
@@ -106,7 +112,7 @@ class Judge:
                 settled = Fate.AT_WORK
             elif fate is Fate.CHANGED and row["kind"] == "blob" and self._by_bulk(row["pointing_jobs"] or (), others):
                 settled = Fate.PRESENT
-            elif fate is Fate.MISSING and source == "gone" and self._ends_with_source(row):
+            elif fate is Fate.MISSING and source in ("gone", "empty") and self._ends_with_source(row):
                 settled = Fate.ENDED
                 self.ended.add((row["shown_asset"], row["shown_key"]))
             judged.append((settled, wording.missed(row, settled, detail, source) if settled in WRONG else None))
@@ -137,6 +143,8 @@ class Judge:
             return Fate.CHANGED, f"its file is no item any more: {error}"
         if item is None:
             return Fate.MISSING, "it is not there"
+        if not self._is_listed(row["collection"]):
+            return Fate.MISSING, "its collection is not in the catalog any more"
         about, now = (row["about_holder"], row["about_name"]), described_thing(item)
         if about in ((None, None), now):
             return Fate.PRESENT, ""
@@ -213,9 +221,10 @@ class Judge:
         match row["kind"]:
             case "blob":
                 # a listing shows what cannot be opened as well
-                return name_problem(row["name"]) is not None or self._blob_is_there(row)
+                return row["problem"] is not None or self._blob_is_there(row)
             case "item":
-                return self._item_is_there(row)
+                # what is damaged need not have the name of an item
+                return row["version"] == DAMAGED or self._item_is_there(row)
             case _:
                 return self._services["tables"].record(row["collection"], row["name"]) is not None
 
@@ -224,6 +233,12 @@ class Judge:
             return self._services["catalog"].get_item(row["collection"], row["name"]) is not None
         except DamagedItemError:
             return True
+
+    def _is_listed(self, collection: str) -> bool:
+        """Whether a collection is in the catalog: item files may outlive its document."""
+        if self._collections is None:
+            self._collections = frozenset(self._services["catalog"].list_collections())
+        return collection in self._collections
 
     # --- catalog → stores
 
@@ -245,6 +260,8 @@ class Judge:
             elif fate is Fate.DANGLING:
                 job = jobs.get(row["job_id"])
                 source = sources[job] if job is not None else self._bulk_source(row) if owners else "foreign"
+                if source == "gone" and not self._holds_something(row["kind"], row["collection"]):
+                    source = "empty"
                 judged.append((fate, wording.dangling(row, owners, job, source)))
             else:
                 judged.append((fate, None))
@@ -341,7 +358,7 @@ class Judge:
         return {(asset, key) for asset, key in wanted if (self._set_of.get(asset, asset), key) in at_work}
 
     def _sources(self, jobs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-        """(job type, job id) → whether what it reads is ``there``, ``gone``, or ``unclear``."""
+        """(job type, job id) → what it reads is ``there``, ``gone``, ``unclear``, or its whole container ``empty``."""
         wanted = sorted(set(jobs))
         parameters = recorded.parameters_of(self._ledger, wanted)
         states = self._side_by_side(lambda job: self._source(job[0], parameters.get(job)), wanted)
@@ -353,13 +370,33 @@ class Judge:
             return "unclear"
         try:
             binding.source_version(parameters, self._services)
-        except ContainerNotFoundError:
-            return "unclear"  # a whole container may be away for other reasons
-        except NotFoundError:
-            return "gone"
+        except NotFoundError as error:
+            return self._absence(error)
         except GeoAssetsError:
             return "unclear"
         return "there"
+
+    def _absence(self, error: NotFoundError) -> str:
+        """What it means that a source is not there: all of its container may be away for other reasons."""
+        if isinstance(error, BlobNotFoundError) and error.container is not None:
+            return "gone" if self._holds_something("blob", error.container) else "empty"
+        return "unclear" if isinstance(error, BlobNotFoundError | ContainerNotFoundError) else "gone"
+
+    def _holds_something(self, kind: str, holder: str) -> bool:
+        """Whether a container, or the tables, hold anything at all: a disk that is not mounted is an empty folder."""
+        if (kind, holder) not in self._holding:
+            self._holding[kind, holder] = self._has_tables(holder) if kind == "table" else self._has_blobs(holder)
+        return self._holding[kind, holder]
+
+    def _has_tables(self, schema: str) -> bool:
+        tables = self._services["tables"]
+        return bool(tables.list_tables(schema)) or next(iter(tables.records()), None) is not None
+
+    def _has_blobs(self, container: str) -> bool:
+        try:
+            return any(batch.num_rows for batch in self._services["blobs"].list_blobs(container))
+        except GeoAssetsError:
+            return False  # nothing is removed because of what cannot be listed
 
     def _blob_is_there(self, row: Row) -> bool:
         return self._head(row["collection"], row["name"]) is not None

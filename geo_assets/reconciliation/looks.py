@@ -44,9 +44,10 @@ THERE: dict[str, pl.DataType] = {
     "about_holder": pl.String(),
     "about_name": pl.String(),
     "job_id": pl.String(),
+    "problem": pl.String(),
 }
 """Columns of what is there. ``ours``: lies in a container that we write to, or in the register of tables; ``version``
-of an item: the kind of what it is about, or that it is damaged."""
+of an item: the kind of what it is about, or that it is damaged; ``problem`` of a blob: why it cannot be opened."""
 DAMAGED = "damaged"
 REFERENCES: dict[str, pl.DataType] = {
     "kind": pl.String(),
@@ -196,7 +197,7 @@ class Looks:
     def _read_container(self, blobs: BlobStore, container: str, *, ours: bool) -> None:
         try:
             for batch in blobs.list_blobs(container):
-                listed = pl.DataFrame(pl.from_arrow(batch.select(["name", "etag", "last_modified"])))
+                listed = pl.DataFrame(pl.from_arrow(batch.select(["name", "etag", "last_modified", "problem"])))
                 frame = listed.select(
                     pl.lit("blob").alias("kind"),
                     pl.lit(container).alias("collection"),
@@ -205,6 +206,7 @@ class Looks:
                     pl.col("last_modified").cast(pl.Datetime("us", "UTC")).alias("modified"),
                     pl.lit(ours).alias("ours"),
                     *(pl.lit(None, pl.String).alias(name) for name in ("about_holder", "about_name", "job_id")),
+                    pl.col("problem").cast(pl.String),
                 )
                 with self._lock:
                     self._there.add(frame)
@@ -293,6 +295,7 @@ def _item_row(collection: str, item: ItemReferences) -> dict[str, Any]:
         "about_holder": holder,
         "about_name": name,
         "job_id": item.job_id,
+        "problem": None,
     }
 
 
@@ -341,4 +344,5 @@ def _table_row(schema: str, table: str, version: str | None, *, job_id: str | No
         "about_holder": None,
         "about_name": None,
         "job_id": job_id,
+        "problem": None,
     }

@@ -27,6 +27,7 @@ TO_LEDGER: Mapping[str, Direction] = {
 }
 POINTED: Mapping[str, Direction] = {"blob": Direction.CATALOG_STORAGE, "table": Direction.CATALOG_TABLES}
 _FOREIGN = "look at it; it is never touched, as no job recorded it"
+_EMPTY = "nothing at all is to be seen where it should be: is that disk mounted? Look at that first"
 
 Row = Mapping[str, Any]
 
@@ -55,6 +56,8 @@ def _again(job_type: str, asset: str, partition_key: str, source: str) -> tuple[
     if source == "gone":
         key = _name_of(partition_key)
         return f"its source is gone as well: take it back with 'geo-assets unpublish {asset} {key}'", None
+    if source == "empty":
+        return _EMPTY, None
     return "nothing is known of its source: look at that first", None
 
 
@@ -156,7 +159,7 @@ def _for_item(row: Row, job: tuple[str, str] | None, source: str) -> tuple[str, 
         return "what it describes is gone, and so is what that was made of: remove the item", Action.REMOVE_ITEM
     if source == "there" and job is not None:
         return f"run {job[0]} again; its source is there", Action.QUEUE
-    return "nothing is known of its source: look at that first", None
+    return _EMPTY if source == "empty" else "nothing is known of its source: look at that first", None
 
 
 def not_shown(row: Row) -> Finding:

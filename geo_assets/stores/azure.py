@@ -397,7 +397,7 @@ class AzureBlobStore:
         real = self._name_with_slash(container, name)
         if real is not None:
             return UnsupportedNameError(unsupported(real, f"ends or starts with a slash; listings show it as '{name}'"))
-        return BlobNotFoundError(f"{self._what(container, name)} does not exist")
+        return BlobNotFoundError(f"{self._what(container, name)} does not exist", container=container)
 
     def _is_missing(self, container: str, answer: Answer) -> bool:
         """Whether a 404 on a blob is its container's; where we may not ask, it is the blob's."""

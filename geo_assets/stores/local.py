@@ -366,7 +366,9 @@ class LocalBlobStore:
     # --- errors
 
     def _missing(self, container: str, name: str) -> BlobNotFoundError:
-        return BlobNotFoundError(f"blob '{container}/{printable(name)}' does not exist in {self.description}")
+        return BlobNotFoundError(
+            f"blob '{container}/{printable(name)}' does not exist in {self.description}", container=container
+        )
 
     def _translated(self, error: OSError, container: str, name: str = "") -> GeoAssetsError:
         shown = "/".join(part for part in (container, printable(name)) if part)

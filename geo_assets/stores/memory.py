@@ -210,4 +210,4 @@ class MemoryBlobStore:
             ) from None
 
     def _missing(self, container: str, name: str) -> BlobNotFoundError:
-        return BlobNotFoundError(f"blob '{container}/{name}' does not exist in {self.description}")
+        return BlobNotFoundError(f"blob '{container}/{name}' does not exist in {self.description}", container=container)

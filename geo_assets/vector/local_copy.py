@@ -179,7 +179,9 @@ def _gdb_parts(blobs: BlobStore, container: str, name: str) -> list[BlobProperti
     prefix = f"{name.rstrip('/')}/"
     parts = [part for part in _listed(blobs, container, prefix) if GDB_FILE.match(part.name.removeprefix(prefix))]
     if not any(part.name.lower().endswith(".gdbtable") for part in parts):
-        raise BlobNotFoundError(f"{container}/{name} is neither a blob nor a folder of a file geodatabase")
+        raise BlobNotFoundError(
+            f"{container}/{name} is neither a blob nor a folder of a file geodatabase", container=container
+        )
     return sorted(parts, key=lambda part: part.name)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from geo_assets.cli.reconcile_command import _print_repair
 from geo_assets.coremachine.partition_wipe import unmaterialize
 from geo_assets.settings import get_settings
 from tests.cli.conftest import A, Run
@@ -55,6 +56,11 @@ def test_a_look_a_plan_and_a_repair(run: Run, products: Path, monkeypatch: pytes
     while_queued = run("reconcile", "--repair", "--execute")
     assert while_queued.status == 0
     assert "1 are at work or could not be judged: look again later" in while_queued.stdout
+
+
+def test_what_one_repair_leaves_for_the_next_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    _print_repair([], really=True, limit=0, left=1234)
+    assert "1,234 more are left for the next repair" in capsys.readouterr().err
 
 
 def test_executing_belongs_to_a_repair(run: Run) -> None:
