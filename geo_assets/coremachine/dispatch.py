@@ -17,7 +17,7 @@ from geo_assets.coremachine import events
 from geo_assets.coremachine.binding import Binding
 from geo_assets.coremachine.contract import JobStatus, OutcomeKind, PartitionNews
 from geo_assets.coremachine.identity import encode_partition_key
-from geo_assets.coremachine.ledger import Attempt, Job, Wave
+from geo_assets.coremachine.ledger import BULK_PRIORITY, Attempt, Job, Wave
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.materialization import (
     check_of,
@@ -32,6 +32,8 @@ from geo_assets.redaction import redact
 
 WAVE_TAG = "geo_assets/wave"
 """Run tag with the wave id; also the sensor's run key."""
+BULK_TAG = "geo_assets/bulk"
+"""Run tag of waves nobody waits for; ``dagster.yaml`` lets fewer of these run at once than runs in all."""
 
 _PARTITIONS_A_CALL = 5000
 _FINISHED = (JobStatus.COMPLETED, JobStatus.COMPLETED_WITH_ERRORS)
@@ -80,11 +82,10 @@ def tick(machine: CoreMachine, instance: dg.DagsterInstance, *, only_jobs: Seque
 
 def asked_run(wave: Wave) -> RunAsked:
     """The run request of a wave."""
-    return RunAsked(
-        job_name=wave.job_type,
-        run_key=wave.wave_id,
-        tags={WAVE_TAG: wave.wave_id, "geo_assets/jobs": str(wave.size), "dagster/priority": str(wave.priority)},
-    )
+    tags = {WAVE_TAG: wave.wave_id, "geo_assets/jobs": str(wave.size), "dagster/priority": str(wave.priority)}
+    if wave.priority <= BULK_PRIORITY:
+        tags[BULK_TAG] = "true"
+    return RunAsked(job_name=wave.job_type, run_key=wave.wave_id, tags=tags)
 
 
 def _runs_of(instance: dg.DagsterInstance, wave: Wave) -> list[dg.DagsterRun]:

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
+from geo_assets.coremachine.dispatch import BULK_TAG
 from geo_assets.dagster_home import ensure_dagster_home, packaged_file, workspace_file
 from geo_assets.errors import SettingsError
 from geo_assets.settings import get_settings
@@ -49,3 +51,10 @@ def test_a_folder_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, t
 def test_the_workspace_names_the_code_location(tmp_path: Path) -> None:
     assert "location_name: geo_assets" in workspace_file(tmp_path).read_text()
     assert packaged_file("workspace.yaml") == (REPOSITORY / "workspace.yaml").read_text()
+
+
+@pytest.mark.parametrize("file", ["dagster.yaml", "deploy/dagster-postgres.yaml"])
+def test_bulk_leaves_runs_free_for_people(file: str) -> None:
+    runs = yaml.safe_load((REPOSITORY / file).read_text())["concurrency"]["runs"]
+    limits = {one["key"]: one["limit"] for one in runs["tag_concurrency_limits"]}
+    assert limits[BULK_TAG] == runs["max_concurrent_runs"] - 2 > 0

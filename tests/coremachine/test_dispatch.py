@@ -13,7 +13,7 @@ import pytest
 from geo_assets.coremachine import dispatch, events
 from geo_assets.coremachine.binding import Binding, bind, registry_of
 from geo_assets.coremachine.contract import CheckResult, JobStatus, OutcomeKind, Workflow, WorkflowParameters
-from geo_assets.coremachine.dispatch import WAVE_TAG, RunAsked, Tick
+from geo_assets.coremachine.dispatch import BULK_TAG, WAVE_TAG, RunAsked, Tick
 from geo_assets.coremachine.ledger import Attempt, Job, Ledger, Settlement
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.submission import prepare, submit, submit_many
@@ -161,7 +161,8 @@ def test_queued_jobs_become_waves_and_their_partitions_exist(
     assert len(done.runs) == done.waves_open == 2, "two waves at once, three jobs each"
     for asked in done.runs:
         assert asked.job_name == "convert"
-        assert asked.tags == {WAVE_TAG: asked.run_key, "geo_assets/jobs": "3", "dagster/priority": "0"}
+        tags = {WAVE_TAG: asked.run_key, BULK_TAG: "true", "geo_assets/jobs": "3", "dagster/priority": "0"}
+        assert asked.tags == tags
     placed = [a.partition_key for asked in done.runs for a in machine.ledger.attempts_of_wave(asked.run_key)]
     assert placed == [f"tile {number}.tif" for number in range(6)]
     assert set(placed) <= set(instance.get_dynamic_partitions("blobs"))
@@ -181,6 +182,7 @@ def test_what_is_asked_for_by_hand_is_asked_for_first(machine: CoreMachine, inst
     submit(machine, "convert", {"blob_name": "urgent.tif"})
     first, second = dispatch.tick(machine, instance).runs
     assert [first.tags["dagster/priority"], second.tags["dagster/priority"]] == ["10", "0"]
+    assert BULK_TAG not in first.tags
     assert [a.partition_key for a in machine.ledger.attempts_of_wave(first.run_key)] == ["urgent.tif"]
 
 
