@@ -1,14 +1,18 @@
-"""A process that works the queue off, and can be told to die at a named point.
+"""Processes that work the queue off, and can be told to die at a named point.
 
-``python -m tests.integration.driver [POINT]`` uses GEO_ASSETS_HOME and DAGSTER_HOME.  At ``POINT`` the process
-kills itself with SIGKILL, so nothing of Python's or Dagster's clean-up runs.  Points of rasters use our own code
-location, the others that of the tests.
+``python -m tests.integration.driver`` has loaded everything once and forks a process for each line of JSON it is given:
+``{"location": "own" or "tests", "point": … or null, "environment": {…}}``.  It answers with the exit status, negative
+for a signal, as a line.  The process uses GEO_ASSETS_HOME and DAGSTER_HOME; at its point it kills itself with SIGKILL,
+so nothing of Python's or Dagster's clean-up runs.  Points of rasters use our own code location, the others that of the
+tests.
 """
 
+import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -19,6 +23,7 @@ from geo_assets.coremachine.ledger import Ledger
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.definitions import defs as own_defs
+from geo_assets.settings import get_settings
 from geo_assets.stores.item_writer import ItemWriter
 from geo_assets.stores.local import LocalBlobStore
 from tests.integration.code_location import defs as test_defs
@@ -90,8 +95,31 @@ def work_off(instance: dg.DagsterInstance, defs: dg.Definitions) -> None:
             )
 
 
+def drive(location: str, point: str | None, environment: Mapping[str, str]) -> int:
+    """Work the queue off in a process of its own; returns its exit status."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.environ.clear()
+            os.environ.update(environment)
+            get_settings.cache_clear()
+            if point is not None:
+                (TRAPS | RASTER_TRAPS)[point]()
+            work_off(dg.DagsterInstance.get(), {"own": own_defs, "tests": test_defs}[location])
+            status = 0
+        except BaseException:  # noqa: BLE001 - the status tells of it
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 if __name__ == "__main__":
-    location, *point = sys.argv[1:]
-    if point:
-        (TRAPS | RASTER_TRAPS)[point[0]]()
-    work_off(dg.DagsterInstance.get(), {"own": own_defs, "tests": test_defs}[location])
+    # what the work prints goes to the log, answers alone to the pipe
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        print(drive(**json.loads(line)), file=answers, flush=True)

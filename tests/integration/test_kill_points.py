@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -45,15 +45,44 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
         yield made
 
 
-def drive(point: str | None = None, *, location: str = "tests") -> int:
+type Drive = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def drivers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """What forks the driver's processes: loading everything takes longer than most of them live."""
+    log = tmp_path_factory.mktemp("drivers") / "log.txt"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.driver"],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        yield process, log
+        process.stdin.close()  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def drive(drivers: tuple[subprocess.Popen[str], Path]) -> Drive:
     """Run the driver in a process of its own; returns its exit status (-9: it died at the point)."""
-    command = [sys.executable, "-m", "tests.integration.driver", location, *([point] if point else [])]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        command, check=False, cwd=root, env=os.environ.copy(), capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr[-3000:]
-    return done.returncode
+    process, log = drivers
+
+    def driven(point: str | None = None, *, location: str = "tests") -> int:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asked = {"location": location, "point": point, "environment": dict(os.environ)}
+        process.stdin.write(json.dumps(asked) + "\n")
+        process.stdin.flush()
+        answer = process.stdout.readline()
+        assert answer.strip() in ("0", str(-signal.SIGKILL)), log.read_text()[-3000:]
+        return int(answer)
+
+    return driven
 
 
 def notice_the_dead(instance: dg.DagsterInstance) -> int:
@@ -71,7 +100,7 @@ def materializations(instance: dg.DagsterInstance, asset: str) -> Counter[str | 
 
 
 @pytest.mark.parametrize("point", driver.TRAPS)
-def test_blob_jobs_survive(instance: dg.DagsterInstance, point: str) -> None:
+def test_blob_jobs_survive(instance: dg.DagsterInstance, drive: Drive, point: str) -> None:
     machine = driver.machine()
     names = [f"blob{number:02d}.tif" for number in range(BLOBS)]
     submit_many(machine, "digest_blob", [{"blob_name": name} for name in names])
@@ -94,7 +123,7 @@ def test_blob_jobs_survive(instance: dg.DagsterInstance, point: str) -> None:
 
 
 @pytest.mark.parametrize("point", ["before plan", "in mid-chunk", "before settle"])
-def test_fan_out_jobs_survive(instance: dg.DagsterInstance, point: str) -> None:
+def test_fan_out_jobs_survive(instance: dg.DagsterInstance, drive: Drive, point: str) -> None:
     machine = driver.machine()
     submit_many(machine, "survey_folder", [{"folder": "folder"}])
 
@@ -133,7 +162,7 @@ def left_in_stores() -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")  # Dagster's own
 @pytest.mark.parametrize("point", driver.RASTER_TRAPS)
-def test_a_raster_survives(instance: dg.DagsterInstance, point: str) -> None:
+def test_a_raster_survives(instance: dg.DagsterInstance, drive: Drive, point: str) -> None:
     machine = driver.machine(own_defs)
     source = get_settings().blob_root_path / "bronze" / RASTER
     source.parent.mkdir(parents=True)
