@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from geo_assets.coremachine.contract import JobStatus, OutcomeKind, TaskResult, 
 from geo_assets.coremachine.ledger_tables import (
     MATERIALIZATION_OWED,
     SCHEMA,
+    WAITS_FOR_A_WAVE,
     attempts,
     audit,
     claims,
@@ -534,7 +535,7 @@ class Ledger:
     def _waiting_groups(self, c: Connection) -> list[tuple[str, int]]:
         query = (
             sa.select(attempts.c.job_type, attempts.c.priority)
-            .where(attempts.c.status == JobStatus.QUEUED.value, attempts.c.wave_id.is_(None))
+            .where(WAITS_FOR_A_WAVE)
             .distinct()
             .order_by(attempts.c.priority.desc(), attempts.c.job_type)
         )
@@ -594,7 +595,7 @@ class Ledger:
     def _choose(
         self, c: Connection, job_type: str, priority: int, wave_size: int, only_ids: Sequence[str]
     ) -> list[str]:
-        """Waiting attempts for one wave, oldest first, no partition twice nor one that is at work or in a wave."""
+        """Waiting attempts for one wave, no partition twice nor one that is at work or in a wave."""
         other = attempts.alias("other")
         taken = (
             sa.select(sa.literal(1))
@@ -608,26 +609,20 @@ class Ledger:
                 ),
             )
         )
+        mine = (WAITS_FOR_A_WAVE, attempts.c.job_type == job_type, attempts.c.priority == priority)
         query = (
             sa.select(attempts.c.attempt_id, attempts.c.asset, attempts.c.partition_key)
-            .where(
-                attempts.c.status == JobStatus.QUEUED.value,
-                attempts.c.wave_id.is_(None),
-                attempts.c.job_type == job_type,
-                attempts.c.priority == priority,
-                attempts.c.cancel_requested.is_(False),
-                ~taken.exists(),
-            )
+            .where(*mine, attempts.c.cancel_requested.is_(False), ~taken.exists())
             .order_by(attempts.c.attempt_id)
-            .limit(wave_size)
         )
-        queries = [query.where(attempts.c.job_id.in_(ids)) for ids in chunks(only_ids)] or [query]
+        if only_ids:
+            named = (query.where(attempts.c.job_id.in_(ids)).limit(wave_size) for ids in chunks(only_ids))
+            rows = [row for one in named for row in c.execute(one)]
+        else:
+            rows = _in_turn(c, query, sa.select(attempts.c.source).where(*mine).distinct(), wave_size)
         chosen: dict[tuple[str, str], str] = {}
-        for one in queries:
-            for row in c.execute(one):
-                chosen.setdefault((row.asset, row.partition_key), row.attempt_id)
-            if len(chosen) >= wave_size:
-                break
+        for row in rows:
+            chosen.setdefault((row.asset, row.partition_key), row.attempt_id)
         return list(chosen.values())[:wave_size]
 
     def open_waves(self) -> list[Wave]:
@@ -2027,6 +2022,27 @@ def _failure(attempt: Attempt, reason: str) -> Settlement:
         stage=attempt.stage,
         stage_results=attempt.stage_results,
     )
+
+
+def _in_turn(c: Connection, query: sa.Select[Any], sources: sa.Select[Any], limit: int) -> list[sa.Row[Any]]:
+    """Attempts of each source, and of none, in turn, of each the oldest first: no source waits until another is done.
+
+    Each is asked for its share, and for what others leave of theirs, so that all that waits is never read.
+    """
+    source, number = attempts.c.source, attempts.c.attempt_id
+    found: dict[str | None, list[sa.Row[Any]]] = {name: [] for name in c.execute(sources).scalars()}
+    unread = list(found)
+    while unread and (left := limit - sum(map(len, found.values()))) > 0:
+        share = -(-left // len(unread))
+        for name in tuple(unread):
+            after = found[name][-1].attempt_id if found[name] else ""
+            of_it = query.where(source.is_(None) if name is None else source == name, number > after)
+            more = c.execute(of_it.limit(share)).all()
+            found[name] += more
+            if len(more) < share:
+                unread.remove(name)
+    turns = ([row for row in turn if row is not None] for turn in zip_longest(*found.values()))
+    return [row for turn in turns for row in sorted(turn, key=lambda row: str(row.attempt_id))]
 
 
 def _new_id() -> str:

@@ -126,6 +126,9 @@ jobs = sa.Table(
 MATERIALIZATION_OWED = sa.text("NOT event_emitted AND status IN ('completed', 'completed_with_errors')")
 """Condition on an attempt whose materialization may still be due; in this very text, so that its index is used."""
 
+WAITS_FOR_A_WAVE = sa.text("status = 'queued' AND wave_id IS NULL")
+"""Condition on an attempt that is queued and in no wave; in this very text, so that its index is used."""
+
 attempts = sa.Table(
     "attempts",
     metadata,
@@ -166,6 +169,16 @@ attempts = sa.Table(
     # whether a partition is at work or in a wave is asked for each of many queued attempts
     sa.Index("ix_attempts_partition", "asset", "partition_key"),
     sa.Index("ix_attempts_source", "source", "created_at"),
+    # what waits of each source is taken in turn
+    sa.Index(
+        "ix_attempts_waiting",
+        "job_type",
+        "priority",
+        "source",
+        "attempt_id",
+        sqlite_where=WAITS_FOR_A_WAVE,
+        postgresql_where=WAITS_FOR_A_WAVE,
+    ),
     sa.Index("ix_attempts_owed", "run_id", sqlite_where=MATERIALIZATION_OWED, postgresql_where=MATERIALIZATION_OWED),
     # at most one attempt of a partition at work, whatever happens
     sa.Index(

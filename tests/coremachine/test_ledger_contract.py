@@ -388,6 +388,15 @@ def test_bulk_waves_are_limited_and_interactive_ones_are_not(ledger: Ledger) -> 
     assert [wave.size for wave in wave_of(ledger, wave_size=2, waves_at_once=3)] == [2]
 
 
+def test_sources_and_what_none_brought_about_take_turns(ledger: Ledger) -> None:
+    ledger.submit([new(number, source="many") for number in range(20)])
+    ledger.submit([new(30), new(31), *(new(number, source="few") for number in range(40, 43))])
+    waves = wave_of(ledger, wave_size=8, waves_at_once=2)
+    taken = [[a.partition_key for a in ledger.attempts_of_wave(wave.wave_id)] for wave in waves]
+    assert taken[0] == [f"key-{number}" for number in (0, 30, 40, 1, 31, 41, 2, 42)]
+    assert taken[1] == [f"key-{number}" for number in range(3, 11)], "and what nobody else wants is taken, too"
+
+
 def test_a_job_asked_for_by_hand_leaves_its_bulk_wave(ledger: Ledger) -> None:
     ledger.submit([new(1), new(2)])
     (bulk,) = wave_of(ledger)

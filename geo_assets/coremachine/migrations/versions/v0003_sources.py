@@ -17,6 +17,14 @@ def upgrade() -> None:
     """Add the tables of sources, and the notices."""
     op.add_column("attempts", sa.Column("source", sa.String(100)))
     op.create_index("ix_attempts_source", "attempts", ["source", "created_at"])
+    waits = sa.text("status = 'queued' AND wave_id IS NULL")
+    op.create_index(
+        "ix_attempts_waiting",
+        "attempts",
+        ["job_type", "priority", "source", "attempt_id"],
+        sqlite_where=waits,
+        postgresql_where=waits,
+    )
     op.create_table(
         "source_entries",
         sa.Column("source", sa.String(100), primary_key=True),
@@ -65,5 +73,6 @@ def downgrade() -> None:
     op.drop_table("notices")
     op.drop_table("source_looks")
     op.drop_table("source_entries")
+    op.drop_index("ix_attempts_waiting", "attempts")
     op.drop_index("ix_attempts_source", "attempts")
     op.drop_column("attempts", "source")
