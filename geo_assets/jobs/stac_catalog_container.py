@@ -46,7 +46,7 @@ from geo_assets.jobs.stac_catalog_raster import extract_stac_metadata
 from geo_assets.pictures import bar_chart
 from geo_assets.settings import Settings, get_settings
 from geo_assets.stac.items import DescribedBlob
-from geo_assets.stores.blobs import BlobStore
+from geo_assets.stores.blobs import BlobStore, holds_anything
 from geo_assets.stores.catalog import CatalogStore
 
 __all__ = ["StacCatalogContainer", "StacCatalogContainerParameters", "list_raster_files"]
@@ -139,7 +139,16 @@ def list_raster_files(params: dict[str, Any], context: Mapping[str, Any]) -> dic
         else:
             found.take(name)
     vanished = {} if found.limited else known.vanished()
-    pruned = _prune(services, params, vanished) if params.get("prune") and vanished else 0
+    prunes = bool(params.get("prune") and vanished)
+    if prunes and not found.scanned and not holds_anything(services["blobs"], params["container_name"]):
+        container = params["container_name"]
+        return failed(
+            "CONTAINER_EMPTY",
+            f"{container} holds nothing at all, so the items of the {len(vanished)} blobs that were in it stay: is its"
+            " disk mounted? If it was emptied on purpose, take them back with: geo-assets unpublish raster_stac_item",
+            {"container_name": container},
+        )
+    pruned = _prune(services, params, vanished) if prunes else 0
     return {
         "success": True,
         # what it makes, its tasks make

@@ -30,7 +30,7 @@ from geo_assets.reconciliation.findings import WRONG, Direction, Fate, Finding
 from geo_assets.reconciliation.looks import DAMAGED, blob_of_href, root_of
 from geo_assets.reconciliation.recorded import Activity
 from geo_assets.stac.items import described_thing
-from geo_assets.stores.blobs import BlobProperties
+from geo_assets.stores.blobs import BlobProperties, holds_anything
 from geo_assets.stores.catalog import present_item, references_of
 
 __all__ = ["Judge"]
@@ -394,7 +394,7 @@ class Judge:
 
     def _has_blobs(self, container: str) -> bool:
         try:
-            return any(batch.num_rows for batch in self._services["blobs"].list_blobs(container))
+            return holds_anything(self._services["blobs"], container)
         except GeoAssetsError:
             return False  # nothing is removed because of what cannot be listed
 

@@ -28,6 +28,7 @@ __all__ = [
     "check_blob_name",
     "check_container_name",
     "check_sha256",
+    "holds_anything",
     "name_problem",
     "printable",
     "unsupported",
@@ -269,6 +270,15 @@ def check_blob_name(name: str) -> str:
     if problem is not None:
         raise UnsupportedNameError(f"{problem}; rename the blob")
     return name
+
+
+def holds_anything(blobs: BlobStore, container: str) -> bool:
+    """Whether a container holds any blob at all: where a disk is not mounted, there is an empty folder.
+
+    Raises:
+        GeoAssetsError: as ``list_blobs``.
+    """
+    return any(batch.num_rows for batch in blobs.list_blobs(container))
 
 
 def check_sha256(what: str, *, expected: str, found: str) -> None:

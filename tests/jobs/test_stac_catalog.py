@@ -246,6 +246,18 @@ def test_what_vanished_is_reported_and_with_prune_removed(bench: Bench) -> None:
     assert summary_of(catalogue(bench)) == {"unchanged": 2}
 
 
+def test_nothing_is_pruned_where_the_whole_container_is_away(bench: Bench) -> None:
+    folder = fill(bench, "scenes", "a.tif")
+    catalogue(bench)
+    (folder / "a.tif").unlink()  # as a disk looks that is not mounted
+    job = catalogue(bench, prune=True)
+    assert job.status is JobStatus.FAILED
+    assert (job.reason or "").startswith("CONTAINER_EMPTY: scenes holds nothing at all")
+    assert len(items(bench)) == 1
+    (folder / "notes.txt").touch()
+    assert summary_of(catalogue(bench, prune=True)) == {"vanished": 1, "pruned": 1}
+
+
 def test_with_a_limit_nothing_counts_as_vanished(bench: Bench) -> None:
     fill(bench, "scenes", "a.tif", "b.tif", "c.tif")
     catalogue(bench)
