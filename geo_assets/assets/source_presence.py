@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 
 import dagster as dg
 
+from geo_assets.checking.catalogue import all_checks
 from geo_assets.checking.names import SOURCE_PRESENT
 from geo_assets.coremachine import events
 from geo_assets.coremachine.binding import binding_for
@@ -55,11 +56,13 @@ def tell_presence(
     assets = {one.asset for one in machine.registry.values() if one.partition_set == binding.partition_set}
     pending = register.untold(limit=limit, assets=assets) if seconds > 0 else []
     shown = _shown(instance, assets) if pending else {}
+    # a workflow that only a source's placeholders tell of blobs has none
+    checked = {check.asset for check in all_checks(machine.registry) if check.name == SOURCE_PRESENT}
     for start in range(0, len(pending), _BATCH):
         if time.monotonic() > until:
             break
         batch = pending[start : start + _BATCH]
-        _write(instance, source, shown, [one for one in batch if one.partition_key and not one.taken_over])
+        _write(instance, source, shown, checked, [one for one in batch if one.partition_key and not one.taken_over])
         register.mark_told(batch)
         gone += sum(one.gone for one in batch)
         back += sum(not one.gone for one in batch)
@@ -73,7 +76,11 @@ def _shown(instance: dg.DagsterInstance, assets: Collection[str]) -> dict[dg.Ass
 
 
 def _write(
-    instance: dg.DagsterInstance, source: Source, shown: dict[dg.AssetKey, set[str]], told: Sequence[Presence]
+    instance: dg.DagsterInstance,
+    source: Source,
+    shown: dict[dg.AssetKey, set[str]],
+    checked: Collection[str],
+    told: Sequence[Presence],
 ) -> None:
     for asset, partitions in shown.items():
         mine = [one for one in told if one.partition_key in partitions]
@@ -81,7 +88,8 @@ def _write(
         events.report_observations(
             instance, run_id=events.NO_RUN, job_name=events.NO_RUN, step_key="", observations=observations
         )
-        events.report_checks_without_run(instance, [_evaluation(asset, source, one) for one in mine])
+        if asset.to_user_string() in checked:
+            events.report_checks_without_run(instance, [_evaluation(asset, source, one) for one in mine])
 
 
 def _sentence(source: Source, one: Presence) -> str:

@@ -6,13 +6,18 @@ What does not: which names match (``source``), and queueing (``turn``).
 
 import difflib
 import functools
-import json
+import re
 import string
+import types
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import ValidationError
 
 from geo_assets.containers.kinds import extension_of
 from geo_assets.coremachine.binding import Binding, Registry, binding_for
+from geo_assets.coremachine.contract import without_submit_fields
 from geo_assets.errors import ParameterError, SettingsError
 from geo_assets.sources.globs import are_disjoint
 from geo_assets.sources.source import Source
@@ -26,40 +31,48 @@ def grain(source: Source, binding: Binding) -> Literal["blob", "container"]:
     """Whether a source makes a job a blob or dataset, or one for its whole container.
 
     Raises:
-        ParameterError: the workflow is about neither.
+        ParameterError: the workflow is about neither, and no parameter tells it of the blob; or a brace stands alone.
     """
     found = grain_of(binding)
+    if found is None and _tells_names(source, source.parameters):
+        return "blob"
     if found is None:
         raise ParameterError(
-            f"source '{source.name}': the workflow {binding.job_type} takes neither a container nor a blob: it cannot"
-            " be given what a container holds"
+            f"source '{source.name}': the workflow {binding.job_type} takes neither a container nor a blob: give it"
+            " the blob in a parameter of its own, such as '{container}/{name}'"
         )
     return found
 
 
 def grain_of(binding: Binding) -> Literal["blob", "container"] | None:
-    """What a job of a workflow is about, as far as sources go; ``None``: no source can feed it."""
+    """What a job of a workflow is about by itself; ``None``: it is about a blob only where a source tells it of one."""
     if binding.key_parameter == _CONTAINER:
         return "container"
-    return "blob" if binding.partition_set == "raster_blobs" or _BLOB in _declared(binding) else None
+    takes_blob = _BLOB in _declared(binding) or binding.key_parameter == _BLOB
+    return "blob" if takes_blob or binding.partition_set == "raster_blobs" else None
 
 
 def parameters_for(source: Source, binding: Binding, name: str) -> dict[str, Any]:
     """Parameters of the job for a blob or dataset (or, of a container workflow, for the container, whatever the name).
 
-    Container and blob fill themselves in.  ``ingest_vector`` gets the table that the name suggests, and replaces it
-    when the blob has changed, unless the source says otherwise.
+    Container and blob fill themselves in where the workflow declares them.  ``ingest_vector`` gets the table that the
+    name suggests, and replaces it when the blob has changed, unless the source says otherwise.
 
     Raises:
-        ParameterError: ``extract`` is not found in the name, no table can be called so, or a placeholder means nothing.
+        ParameterError: ``extract`` is not found in the name, no table can be called so, a placeholder means nothing,
+            or what it stands for is no number where one is declared.
     """
     if grain(source, binding) == "container":
         return _for_container(source, binding)
     groups = source.groups_of(name)
     if groups is None:
         raise ParameterError(f"`extract` of source '{source.name}' is not found in '{name[:200]}'")
+    return _for_blob(source, binding, name, groups)
+
+
+def _for_blob(source: Source, binding: Binding, name: str, groups: Mapping[str, str]) -> dict[str, Any]:
     values = _values(source, name, groups)
-    given = {key: _filled(source, value, values) for key, value in source.parameters.items()}
+    given = _given(source, binding, values)
     declared = _declared(binding)
     if _TABLE in declared:
         if _TABLE not in given:
@@ -68,7 +81,18 @@ def parameters_for(source: Source, binding: Binding, name: str) -> dict[str, Any
             given[_TABLE] = _table(given[_TABLE])
         if "load_mode" in declared:
             given.setdefault("load_mode", "overwrite")
-    return {_CONTAINER: source.container, _BLOB: name, **given}
+    own = {_CONTAINER: source.container, _BLOB: name}
+    return {**{key: own[key] for key in _own(binding)}, **given}
+
+
+def _own(binding: Binding) -> list[str]:
+    """Parameters that follow from the source, whatever its ``parameters`` say."""
+    found = grain_of(binding)
+    if found == "container":
+        return [_CONTAINER]
+    declared = _declared(binding)
+    # a class that declares nothing at all takes what jobs about blobs took in the original
+    return [key for key in (_CONTAINER, _BLOB) if key in declared or (found == "blob" and not declared)]
 
 
 def _for_container(source: Source, binding: Binding) -> dict[str, Any]:
@@ -78,13 +102,7 @@ def _for_container(source: Source, binding: Binding) -> dict[str, Any]:
         own["prefix"] = source.prefix
     elif source.prefix and "filter" in declared:
         own["filter"] = {"prefix": source.prefix}
-    return {
-        **own,
-        **{
-            key: _filled(source, value, {"container": lambda: source.container})
-            for key, value in source.parameters.items()
-        },
-    }
+    return {**own, **_given(source, binding, {"container": lambda: source.container})}
 
 
 def _declared(binding: Binding) -> frozenset[str]:
@@ -129,6 +147,16 @@ def _table(text: str) -> str:
     return table_name_of(text)
 
 
+def _given(source: Source, binding: Binding, values: _Values) -> dict[str, Any]:
+    """The source's parameters with their placeholders filled in; a number where one is declared."""
+    given: dict[str, Any] = {}
+    for key, value in source.parameters.items():
+        given[key] = _filled(source, value, values)
+        if isinstance(value, str) and _is_one_placeholder(source, value) and (wanted := _number_type(binding, key)):
+            given[key] = _number(source, key, value, given[key], wanted)
+    return given
+
+
 def _filled(source: Source, value: Any, values: _Values) -> Any:
     if isinstance(value, str):
         return "".join(_pieces(source, value, values))
@@ -140,14 +168,7 @@ def _filled(source: Source, value: Any, values: _Values) -> Any:
 
 
 def _pieces(source: Source, text: str, values: _Values) -> Iterator[str]:
-    try:
-        parsed = list(string.Formatter().parse(text))
-    except ValueError as error:
-        raise ParameterError(
-            f"source '{source.name}': the text '{text[:80]}' has a brace alone ({error}): write {{{{ or }}}} for the"
-            " character itself"
-        ) from None
-    for literal, field, spec, conversion in parsed:
+    for literal, field, spec, conversion in _parsed(source, text):
         yield literal
         if field is None:
             continue
@@ -157,6 +178,92 @@ def _pieces(source: Source, text: str, values: _Values) -> Iterator[str]:
                 f"source '{source.name}': '{text[:80]}' has the unknown placeholder {{{field[:40]}}}; there are {known}"
             )
         yield values[field]()
+
+
+def _parsed(source: Source, text: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    """Literal text, and the placeholder behind it with its format and conversion, again and again."""
+    try:
+        return list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise ParameterError(
+            f"source '{source.name}': the text '{text[:80]}' has a brace alone ({error}): write {{{{ or }}}} for the"
+            " character itself"
+        ) from None
+
+
+def _tells_names(source: Source, value: Any) -> bool:
+    """Whether what is filled in differs from name to name."""
+    if isinstance(value, str):
+        of_names = {"name", "folder", "stem", "table", *source.group_names}
+        return any(field in of_names for _, field, _, _ in _parsed(source, value))
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list) and any(_tells_names(source, inner) for inner in value)
+
+
+# --- numbers from texts --------------------------------------------------------------------------------------------
+
+
+type _Number = type[int | float | bool]
+
+_NUMBERS: Mapping[_Number, tuple[re.Pattern[str], Callable[[str], Any], str]] = {
+    int: (re.compile(r"[+-]?[0-9]{1,300}"), int, "a whole number"),
+    float: (re.compile(r"[+-]?([0-9]{1,300}(\.[0-9]*)?|\.[0-9]+)"), float, "a number"),
+    bool: (re.compile(r"(?i:true|false|0|1)"), lambda text: text.casefold() in ("true", "1"), "true or false, 1 or 0"),
+}
+"""How each is written in a name, how it is read, and what it is called."""
+_SCHEMA_NUMBERS: Mapping[str, _Number] = {
+    "int": int,
+    "integer": int,
+    "float": float,
+    "number": float,
+    "bool": bool,
+    "boolean": bool,
+}
+
+
+def _is_one_placeholder(source: Source, text: str) -> bool:
+    return [(literal, field is not None) for literal, field, _, _ in _parsed(source, text)] == [("", True)]
+
+
+def _number_type(binding: Binding, key: str) -> _Number | None:
+    """The type of a parameter that takes a number and no text."""
+    if binding.parameters_model is None:
+        entry = binding.parameters_schema.get(key)
+        return _SCHEMA_NUMBERS.get(str(entry.get("type"))) if isinstance(entry, Mapping) else None
+    fields = binding.parameters_model.model_fields.items()
+    taken = {kind for name, field in fields if key == (field.alias or name) for kind in _types(field.annotation)}
+    if taken & {str, Any}:
+        return None
+    # every whole number is a number
+    return next((kind for kind in (float, int, bool) if kind in taken), None)
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    """The types that a value may have."""
+    if isinstance(annotation, typing.TypeAliasType):
+        yield from _types(annotation.__value__)
+        return
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        for one in arguments:
+            yield from _types(one)
+    elif origin is Annotated:
+        yield from _types(arguments[0])
+    elif origin is Literal:
+        yield from map(type, arguments)
+    else:
+        yield annotation
+
+
+def _number(source: Source, key: str, placeholder: str, text: str, wanted: _Number) -> int | float | bool:
+    pattern, read, called = _NUMBERS[wanted]
+    if pattern.fullmatch(text) is None:
+        raise ParameterError(
+            f"source '{source.name}': `parameters`: {key} takes {called}, but {placeholder} is '{text[:80]}'"
+        )
+    found: int | float | bool = read(text)
+    return found
 
 
 # --- the check of all of them --------------------------------------------------------------------------------------
@@ -178,65 +285,78 @@ def check_sources(sources: Sequence[Source], registry: Registry) -> None:
         for position, source in enumerate(sources)
         if any(source.name == other.name for other in sources[:position])
     ]
-    problems += _overlaps(sources)
+    problems += _overlaps(sources, registry)
     if problems:
         raise SettingsError("sources cannot be used: " + "; ".join(problems))
 
 
 def _problems(source: Source, registry: Registry) -> Iterator[str]:
     own = f"source '{source.name}': "
-    if follows := sorted({_CONTAINER, _BLOB} & set(source.parameters)):
-        yield f"{own}`parameters`: {' and '.join(follows)} follows from the source: leave it out"
-        return
     if source.workflow not in registry and (near := difflib.get_close_matches(source.workflow, registry, n=1)):
         yield f"{own}`workflow`: there is no '{source.workflow}': did you mean `{near[0]}`?"
         return
     try:
         binding = binding_for(registry, source.workflow)
-        binding.validate(_example(source, binding))
+        if follows := sorted(set(_own(binding)) & set(source.parameters)):
+            yield f"{own}`parameters`: {' and '.join(follows)} follows from the source: leave it out"
+            return
+        _try(source, binding)
     except ParameterError as error:
         told = str(error)
         yield told if told.startswith(own) else own + told
 
 
-def _example(source: Source, binding: Binding) -> dict[str, Any]:
-    """Parameters for a name that nobody knows yet: those with groups of ``extract`` in them are left out."""
+def _try(source: Source, binding: Binding) -> None:
+    """Make the parameters of a name that stands for all that nobody knows yet.
+
+    Raises:
+        ParameterError: no name will do.
+    """
     if grain(source, binding) == "container":
-        return parameters_for(source, binding, "")
-    name = "folder/example.tif" if binding.partition_set == "raster_blobs" else "folder/example.geojson"
-    values = _values(source, name, dict.fromkeys(source.group_names, "1"))
-    for value in source.parameters.values():
-        _filled(source, value, values)  # refuses what is unknown
-    kept = {
-        key: value
-        for key, value in source.parameters.items()
-        if not _names_groups(value, frozenset(source.group_names))
-    }
-    plain = source.model_copy(update={"extract": None, "parameters": kept})
-    example = parameters_for(plain, binding, name)
-    left_out = set(source.parameters) - set(kept) - {_TABLE}
-    # what is left out may be needed: a text stands in for it
-    needed = _required(binding) & left_out
-    return {**example, **dict.fromkeys(sorted(needed), "1")}
+        binding.validate(parameters_for(source, binding, ""))
+        return
+    # digits are text as well as a number, whichever a placeholder has to be
+    name = "1/1.tif" if binding.partition_set == "raster_blobs" else "1/1.geojson"
+    given = _for_blob(source, binding, name, dict.fromkeys(source.group_names, "1"))
+    told_by_names = {key for key, value in source.parameters.items() if _tells_names(source, value)}
+    told_by_names |= ({_BLOB, _TABLE} & set(given)) - set(source.parameters)
+    try:
+        binding.validate(given)
+    except ParameterError as error:
+        if not _is_about(binding, given, told_by_names, str(error)):
+            raise ParameterError(_without(str(error), told_by_names)) from error
 
 
-def _required(binding: Binding) -> frozenset[str]:
-    if binding.parameters_model is None:
-        return frozenset()
-    return frozenset(
-        field.alias or name for name, field in binding.parameters_model.model_fields.items() if field.is_required()
-    )
+def _is_about(binding: Binding, given: Mapping[str, Any], some: set[str], told: str) -> bool:
+    """Whether a refusal is of some parameters and of nothing else."""
+    model = binding.parameters_model
+    if model is not None:
+        try:
+            model.model_validate(without_submit_fields(given, model.model_fields))
+        except ValidationError as error:
+            return all(problem["loc"] and problem["loc"][0] in some for problem in error.errors())
+    return any(re.search(rf"\b{re.escape(key)}\b", told) for key in some)
 
 
-def _names_groups(value: Any, groups: frozenset[str]) -> bool:
-    text = json.dumps(value)
-    return any(f"{{{group}}}" in text for group in groups)
+def _without(told: str, some: set[str]) -> str:
+    """A refusal without its sentences about some parameters, unless there are no others."""
+    sentences = re.split("; (?!did you mean)", told)
+    others = [sentence for sentence in sentences if sentence.partition(":")[0] not in some]
+    return "; ".join(others) or told
 
 
-def _overlaps(sources: Sequence[Source]) -> Iterator[str]:
+def _overlaps(sources: Sequence[Source], registry: Registry) -> Iterator[str]:
     for position, one in enumerate(sources):
         for other in sources[:position]:
-            if _overlap(one, other):
+            if (one.container, one.workflow) != (other.container, other.workflow):
+                continue
+            if one.workflow in registry and grain_of(registry[one.workflow]) == "container":
+                yield (
+                    f"sources '{other.name}' and '{one.name}' both make jobs of {one.workflow} about the whole"
+                    f" container '{one.container}', which would share a partition, whatever their prefixes: use one"
+                    " source, or another workflow"
+                )
+            elif _overlap(one, other):
                 where = f"{one.container}/{max(one.prefix, other.prefix, key=len)}"
                 yield (
                     f"sources '{other.name}' and '{one.name}' both watch '{where}' for {one.workflow}, so that a blob"
@@ -246,8 +366,6 @@ def _overlaps(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def _overlap(one: Source, other: Source) -> bool:
-    if (one.container, one.workflow) != (other.container, other.workflow):
-        return False
     if not (one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix)):
         return False
     if one.match and other.match and are_disjoint(one.match, other.match):

@@ -1,13 +1,16 @@
 """From a name to a job: parameters, placeholders, and sources that do not fit their workflow or each other."""
 
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
-from geo_assets.coremachine.binding import Registry
+from geo_assets.coremachine.binding import Registry, bind, registry_of
+from geo_assets.coremachine.contract import Workflow, WorkflowParameters
 from geo_assets.coremachine.identity import decode_partition_key
+from geo_assets.coremachine.legacy import JobBaseMixin
 from geo_assets.errors import ParameterError, SettingsError
 from geo_assets.jobs import load_registry
 from geo_assets.settings import Settings
@@ -129,6 +132,130 @@ def test_a_container_workflow_is_told_the_prefix_and_nothing_of_names() -> None:
         assert parameters(of.model_copy(update={"prefix": ""}), "") == {"container_name": "bronze"}
 
 
+# --- workflows of a team's own -------------------------------------------------------------------------------------
+
+
+class TileParameters(WorkflowParameters):
+    tile: str = Field(pattern=r"\.txt$")
+    year: int = Field(ge=1990)
+    scale: Annotated[float, Field(gt=0)] | None = None
+    level: Literal[10, 20] = 10
+    final: bool = False
+    label: str | int = ""
+
+
+class Tiles(Workflow):
+    job_type = "tiles"
+    Parameters = TileParameters
+    stages: ClassVar = [{"number": 1, "name": "one", "task_type": "tile"}]
+    handlers: ClassVar = {"tile": lambda params: {"success": True, "result": params}}
+    key_parameter = "tile"
+
+    @classmethod
+    def create_tasks_for_stage(
+        cls, stage: int, job_params: dict[str, Any], job_id: str, previous_results: list[dict[str, Any]] | None = None
+    ) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+
+class Years(JobBaseMixin):
+    """A legacy class that says what it takes."""
+
+    job_type = "years"
+    description = "Files of a year"
+    stages: ClassVar = Tiles.stages
+    parameters_schema: ClassVar = {
+        "blob_name": {"type": "str", "required": True},
+        "year": {"type": "int", "required": True, "min": 1990},
+        "note": {"type": "str"},
+    }
+
+    @staticmethod
+    def create_tasks_for_stage(
+        stage: int, job_params: dict[str, Any], job_id: str, previous_results: list[dict[str, Any]] | None = None
+    ) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+
+OWN: Registry = registry_of([bind(Tiles), bind(Years, Tiles.handlers)])
+TILE = "{container}/{name}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "name", "wanted"),
+    [
+        (
+            {"workflow": "tiles", "parameters": {"tile": TILE, "year": "{stem}", "final": "{folder}"}},
+            "TRUE/2024.txt",
+            {"tile": "bronze/TRUE/2024.txt", "year": 2024, "final": True},
+        ),
+        (
+            {
+                "workflow": "tiles",
+                "extract": r"_(?P<y>\d+)_(?P<s>[\d.]+)_(?P<l>\d+)_(?P<f>\d)",
+                "parameters": {
+                    "tile": TILE, "year": "{y}", "scale": "{s}",
+                    "level": "{l}", "final": "{f}", "label": "{y}",
+                },
+            },
+            "x_1999_0.50_20_0.txt",
+            {
+                "tile": "bronze/x_1999_0.50_20_0.txt", "year": 1999, "scale": 0.5,
+                "level": 20, "final": False, "label": "1999",
+            },
+        ),
+        (
+            {"workflow": "years", "extract": "(?P<y>[0-9]{4})", "parameters": {"year": "{y}", "note": "{y}"}},
+            "x_2024.tif",
+            {"blob_name": "x_2024.tif", "year": 2024, "note": "2024"},
+        ),
+        (
+            {"extract": "_q(?P<q>[0-9]+)", "parameters": {"jpeg_quality": "{q}"}},
+            "x_q080.tif",
+            {"container_name": "bronze", "blob_name": "x_q080.tif", "jpeg_quality": 80},
+        ),
+    ],
+)  # fmt: skip
+def test_a_workflow_gets_what_it_declares_and_numbers_where_it_takes_numbers(
+    keys: dict[str, object], name: str, wanted: dict[str, Any]
+) -> None:
+    of = source(**keys)
+    check_sources([of], {**REGISTRY, **OWN})
+    binding = {**REGISTRY, **OWN}[of.workflow]
+    assert grain(of, binding) == "blob"
+    found = parameters_for(of, binding, name)
+    assert found == wanted
+    assert [type(value) for value in found.values()] == [type(value) for value in wanted.values()]
+    assert binding.validate(found)
+
+
+@pytest.mark.parametrize("text", ["20x4", "", "2024 ", "1_000", "٣"])
+def test_what_is_no_number_is_refused_in_a_sentence(text: str) -> None:
+    of = source(workflow="tiles", extract=r"\((?P<y>.*)\)", parameters={"tile": TILE, "year": "{y}"})
+    with pytest.raises(ParameterError) as refused:
+        parameters_for(of, OWN["tiles"], f"a({text}).txt")
+    assert str(refused.value) == f"source 'a': `parameters`: year takes a whole number, but {{y}} is '{text}'"
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"workflow": "tiles", "parameters": {"year": 2024}}, "takes neither a container nor a blob: give it the blob"),
+        ({"workflow": "tiles", "parameters": {"tile": "{{name}}", "year": 2024}}, "takes neither"),
+        ({"workflow": "tiles", "parameters": {"tile": TILE}}, "used: source 'a': year is required"),
+        ({"workflow": "tiles", "parameters": {"tile": TILE, "year": 1}}, "year: Input should be greater than"),
+        ({"workflow": "tiles", "parameters": {"tile": TILE, "year": "{table}"}}, "a whole number, but {table} is"),
+        ({"workflow": "tiles", "parameters": {"tile": TILE, "blob_name": "x"}}, "unknown parameter 'blob_name'"),
+        ({"workflow": "years"}, "Parameter 'year' is required"),
+        ({"workflow": "years", "parameters": {"year": "2024"}}, "Parameter 'year' must be an integer, got str"),
+    ],
+)  # fmt: skip
+def test_what_no_name_can_mend_is_refused_when_it_is_loaded(keys: dict[str, object], told: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        check_sources([source(**keys)], OWN)
+    assert told in str(refused.value)
+
+
 # --- the check of all ----------------------------------------------------------------------------------------------
 
 
@@ -188,16 +315,23 @@ def test_parameters_whose_groups_are_not_known_yet_are_not_refused() -> None:
         ({"match": "*_rgb.tif"}, {"match": "*_dem.tif"}, True),
         ({"match": "*.tif"}, {"match": "*_dem.tif"}, False),
         ({"exclude": ["*_dem.tif", "*.jp2"]}, {"match": "*_dem.tif"}, True),
-        ({"workflow": "stac_catalog_container"}, {"workflow": "stac_catalog_container"}, False),
+        ({"workflow": "stac_catalog_container"}, {"workflow": "summarize_container"}, True),
+        (
+            {"workflow": "stac_catalog_container", "prefix": "a/"},
+            {"workflow": "stac_catalog_container", "prefix": "b/"},
+            False,
+        ),
     ],
 )
-def test_two_sources_never_have_one_blob(one: dict[str, object], other: dict[str, object], *, apart: bool) -> None:
+def test_two_sources_never_have_one_blob_or_partition(
+    one: dict[str, object], other: dict[str, object], *, apart: bool
+) -> None:
     pair = [source(**one), source(**{"name": "b", **other})]
     for given_order in (pair, pair[::-1]):
         if apart:
             check_sources(given_order, REGISTRY)
             continue
-        with pytest.raises(SettingsError, match=r"both watch 'bronze/.* so that a blob could be theirs both"):
+        with pytest.raises(SettingsError, match=r"both watch 'bronze/.* a blob could be theirs both|both make jobs of"):
             check_sources(given_order, REGISTRY)
 
 
