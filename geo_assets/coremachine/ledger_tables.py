@@ -85,6 +85,16 @@ def _storable(value: object) -> object:
     return value
 
 
+class Beginning(Text):
+    """The first 200 characters of a text, which an index takes; compared code point by code point on every database."""
+
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        """PostgreSQL compares as the database's language does, if it is not told otherwise."""
+        return dialect.type_descriptor(sa.String(200, collation="C" if dialect.name == "postgresql" else None))
+
+
 Json = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 metadata = sa.MetaData()
@@ -276,6 +286,7 @@ source_entries = sa.Table(
     # a digest of the name, which can be longer than an index of PostgreSQL takes
     sa.Column("entry", sa.String(32), primary_key=True),
     sa.Column("name", Text, nullable=False),
+    sa.Column("beginning", Beginning, sa.Computed("substr(name, 1, 200)")),
     sa.Column("version", Text),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("last_modified", UtcDateTime),
@@ -292,6 +303,7 @@ source_entries = sa.Table(
     sa.Index("ix_source_entries_partition", "asset", "partition_key"),
 )
 """What a source saw last of each of its blobs or datasets; see ``geo_assets.sources``."""
+    sa.Index("ix_source_entries_beginning", "source", "beginning", "entry"),
 
 source_looks = sa.Table(
     "source_looks",

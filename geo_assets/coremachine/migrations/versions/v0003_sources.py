@@ -11,6 +11,7 @@ revision = "0003"
 down_revision = "0002"
 
 _TIME = sa.DateTime(timezone=True)
+_BEGINNING = sa.String(200).with_variant(sa.String(200, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
@@ -30,6 +31,7 @@ def upgrade() -> None:
         sa.Column("source", sa.String(100), primary_key=True),
         sa.Column("entry", sa.String(32), primary_key=True),
         sa.Column("name", sa.Text, nullable=False),
+        sa.Column("beginning", _BEGINNING, sa.Computed("substr(name, 1, 200)")),
         sa.Column("version", sa.Text),
         sa.Column("size", sa.BigInteger, nullable=False),
         sa.Column("last_modified", _TIME),
@@ -47,6 +49,7 @@ def upgrade() -> None:
     op.create_index("ix_source_entries_partition", "source_entries", ["asset", "partition_key"])
     op.create_table(
         "source_looks",
+    op.create_index("ix_source_entries_beginning", "source_entries", ["source", "beginning", "entry"])
         sa.Column("source", sa.String(100), primary_key=True),
         sa.Column("looked_at", _TIME),
         sa.Column("seconds", sa.Float),
