@@ -301,9 +301,9 @@ source_entries = sa.Table(
     sa.Column("sequence", sa.BigInteger, nullable=False),
     sa.Index("ix_source_entries_state", "source", "state", "sequence"),
     sa.Index("ix_source_entries_partition", "asset", "partition_key"),
+    sa.Index("ix_source_entries_beginning", "source", "beginning", "entry"),
 )
 """What a source saw last of each of its blobs or datasets; see ``geo_assets.sources``."""
-    sa.Index("ix_source_entries_beginning", "source", "beginning", "entry"),
 
 source_looks = sa.Table(
     "source_looks",

@@ -47,9 +47,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_source_entries_state", "source_entries", ["source", "state", "sequence"])
     op.create_index("ix_source_entries_partition", "source_entries", ["asset", "partition_key"])
+    op.create_index("ix_source_entries_beginning", "source_entries", ["source", "beginning", "entry"])
     op.create_table(
         "source_looks",
-    op.create_index("ix_source_entries_beginning", "source_entries", ["source", "beginning", "entry"])
         sa.Column("source", sa.String(100), primary_key=True),
         sa.Column("looked_at", _TIME),
         sa.Column("seconds", sa.Float),
