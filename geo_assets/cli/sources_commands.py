@@ -1,4 +1,4 @@
-"""Watched containers at the command line: ``sources list``, ``check``, ``look``, ``forget``, ``schema``.
+"""Watched containers at the command line: ``sources list``, ``check``, ``look``, ``again``, ``forget``, ``schema``.
 
 What belongs here: these commands and what they print.  What does not: what a source is, sees and queues
 (``geo_assets.sources``), and its sensor (``geo_assets.assets.source_sensors``).
@@ -23,6 +23,7 @@ from geo_assets.redaction import redact
 from geo_assets.settings import Settings, get_settings
 
 if TYPE_CHECKING:
+    from geo_assets.coremachine.binding import Registry
     from geo_assets.sources.preview import Named, Preview
     from geo_assets.sources.source import Source
 
@@ -42,17 +43,19 @@ def add_to(app: typer.Typer) -> None:
     sources.command("list")(list_sources)
     sources.command("check")(check_sources_now)
     sources.command("look")(look_at_sources)
+    sources.command("again")(make_again)
     sources.command("forget")(forget_source)
     sources.command("schema")(print_schema)
     app.add_typer(sources, name="sources")
 
 
-def _configured(settings: Settings) -> tuple["Source", ...]:
+def _configured(settings: Settings) -> tuple[tuple["Source", ...], "Registry"]:
     # these bring polars, Arrow and more with them
     from geo_assets.assets.configured_sources import configured_sources  # noqa: PLC0415
     from geo_assets.jobs import load_registry  # noqa: PLC0415
 
-    return configured_sources(settings, load_registry(settings))
+    registry = load_registry(settings)
+    return configured_sources(settings, registry), registry
 
 
 def _none_there(settings: Settings) -> None:
@@ -82,17 +85,17 @@ def print_schema() -> None:
 def list_sources(*, as_json: JsonOption = False) -> None:
     """List the sources: what they watch and do, when they looked, how their entries stand."""
     settings = get_settings()
-    found = _configured(settings)
+    found, registry = _configured(settings)
     switches = _switches(settings) if found else {}
     with existing_ledger() as ledger:
-        rows = [_listed(source, ledger, switches) for source in found]
+        rows = [_listed(source, ledger, switches, registry) for source in found]
         left = _left_behind(ledger, found)
     if as_json:
         print_json(rows)
     elif not rows:
         _none_there(settings)
     else:
-        _print_listed(rows)
+        _print_listed(rows, found)
     for name in left:
         note(f"'{name}' is configured no more, and what it saw is remembered: 'geo-assets sources forget {name}'")
 
@@ -116,13 +119,16 @@ def _left_behind(ledger: Ledger | None, found: Sequence["Source"]) -> list[str]:
     return [name for name in remembered(ledger) if name not in names] if ledger is not None else []
 
 
-def _listed(source: "Source", ledger: Ledger | None, switches: Mapping[str, bool]) -> dict[str, Any]:
+def _listed(
+    source: "Source", ledger: Ledger | None, switches: Mapping[str, bool], registry: "Registry"
+) -> dict[str, Any]:
+    from geo_assets.sources.edits import made_by  # noqa: PLC0415
     from geo_assets.sources.register import LastLook, Register  # noqa: PLC0415
 
-    last, active = LastLook(), 0
+    last, active, outdated = LastLook(), 0, 0
     if ledger is not None:
         register = Register(ledger, source.name)
-        last, active = register.last_look(), register.active()
+        last, active, outdated = register.last_look(), register.active(), register.made(made_by(source, registry))
     paused = not switches.get(f"source_{source.name}", not source.paused)
     due = None if last.looked_at is None or paused else last.looked_at + timedelta(seconds=source.every_seconds)
     return {
@@ -138,6 +144,8 @@ def _listed(source: "Source", ledger: Ledger | None, switches: Mapping[str, bool
         "entries": last.entries,
         "states": _states(ledger, source.name),
         "activeJobs": active,
+        "edited": last.definition not in (None, source.definition),
+        "outdated": outdated,
         "next": due,
         "error": last.error,
     }
@@ -150,7 +158,9 @@ def _states(ledger: Ledger | None, name: str) -> dict[str, int]:
     return {_STATES.get(state.value, state.value): count for state, count in counts.items()}
 
 
-def _print_listed(rows: Sequence[dict[str, Any]]) -> None:
+def _print_listed(rows: Sequence[dict[str, Any]], found: Sequence["Source"]) -> None:
+    from geo_assets.sources.edits import keep_text  # noqa: PLC0415
+
     states = {_STATES.get(state, state): state for state in ("done", "failed", "at work", "waiting", "refused", "gone")}
     print_table(
         ["source", "watches", "does", "looked at", *(f">{state}" for state in states.values()), "next look"],
@@ -166,9 +176,10 @@ def _print_listed(rows: Sequence[dict[str, Any]]) -> None:
             for row in rows
         ],
     )
-    for row in rows:
-        if row["error"]:
-            say(f"{row['name']}: {row['error']}")
+    for row, source in zip(rows, found, strict=True):
+        edited = "it was changed since it looked last" if row["edited"] else ""
+        for told in filter(None, (row["error"], edited, keep_text(source, row["outdated"]))):
+            say(f"{source.name}: {told}")
 
 
 def _next(row: dict[str, Any], now: datetime) -> str:
@@ -225,7 +236,7 @@ def _each(
     to_look: bool = False,
 ) -> None:
     settings = get_settings()
-    found = _configured(settings)
+    found, _ = _configured(settings)
     chosen = _chosen(found, names or [])
     if not chosen and not as_json:
         _none_there(settings)
@@ -261,6 +272,7 @@ def _chosen(found: Sequence["Source"], names: Sequence[str]) -> list["Source"]:
 
 def _do(work: _Work, source: "Source", *, quiet: bool) -> dict[str, Any]:
     """One look, and turns until nothing is left that may be queued now."""
+    from geo_assets.sources.edits import keep_text  # noqa: PLC0415
     from geo_assets.sources.look import look  # noqa: PLC0415
     from geo_assets.sources.turn import turn  # noqa: PLC0415
 
@@ -284,8 +296,44 @@ def _do(work: _Work, source: "Source", *, quiet: bool) -> dict[str, Any]:
             f" {_plural(jobs, 'job')} queued, {refused:,} refused, {_waits(max(looked.waiting - queued - refused, 0))}"
             f"{f' ({told})' if told else ''}."
         )
+        if keeps := keep_text(source, looked.outdated):
+            say(f"{source.name}: {keeps}")
     did = {"queued": queued, "jobs": jobs, "refused": refused, "note": told, "clean": not refused}
     return {"source": source.name, **camel_fields(looked), **did}
+
+
+# --- again ---------------------------------------------------------------------------------------------------------
+
+
+def make_again(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A source.")],
+    *,
+    outdated: Annotated[bool, typer.Option("--outdated", help="Only what other parameters made.")] = False,
+    really: Annotated[
+        bool, typer.Option("--execute", help="Let them wait; without this, only show how many would.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let entries that have become jobs wait again, so that coming ticks queue them as the source is now."""
+    from geo_assets.sources.edits import made_by  # noqa: PLC0415
+    from geo_assets.sources.register import Register  # noqa: PLC0415
+
+    found, registry = _configured(get_settings())
+    (source,) = _chosen(found, [name])
+    other_than = made_by(source, registry) if outdated else None
+    entries = 0
+    with existing_ledger() as ledger:
+        if ledger is not None:
+            register = Register(ledger, source.name)
+            entries = register.wait_again(other_than) if really else register.made(other_than)
+    if as_json:
+        print_json({"source": source.name, "executed": really, "outdated": outdated, "entries": entries})
+        return
+    which = " that other parameters made" if outdated else ""
+    do = "would wait" if not really else "waits" if entries == 1 else "wait"
+    say(f"{source.name}: {entries:,} {'entry' if entries == 1 else 'entries'}{which} {do} again")
+    if not really:
+        note("nothing was changed; add --execute to let coming ticks queue them")
 
 
 # --- forget --------------------------------------------------------------------------------------------------------
@@ -302,7 +350,7 @@ def forget_source(
     """Forget what a source saw that is configured no more; nothing that was made of it is touched."""
     from geo_assets.sources.register import forget, remembered  # noqa: PLC0415
 
-    if name in {source.name for source in _configured(get_settings())}:
+    if name in {source.name for source in _configured(get_settings())[0]}:
         raise ParameterError(
             f"the source '{name}' is configured, and would begin anew: take it away, or rename it, before you forget it"
         )
@@ -337,6 +385,8 @@ def _foretell(work: _Work, source: "Source", limit: int, *, as_json: bool) -> di
 
 
 def _print_preview(settings: Settings, found: "Preview") -> None:
+    from geo_assets.sources.edits import keep_text  # noqa: PLC0415
+
     source = found.source
     say(f"{source.name}: {source.workflow} of {_what(found)} '{source.container}/{source.prefix}'")
     rows = [
@@ -349,6 +399,8 @@ def _print_preview(settings: Settings, found: "Preview") -> None:
         ),
         ("would be queued", _queued(settings, found)),
     ]
+    if keeps := keep_text(source, found.outdated):
+        rows.append(("and", keeps))
     if found.waiting:
         rows.append(("seen before and not queued yet", f"{found.waiting:,}"))
     for label, text in rows:

@@ -85,14 +85,17 @@ def _storable(value: object) -> object:
     return value
 
 
+BEGINNING_LENGTH = 200
+
+
 class Beginning(Text):
-    """The first 200 characters of a text, which an index takes; compared code point by code point on every database."""
+    """The first characters of a text, which an index takes; compared code point by code point on every database."""
 
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
         """PostgreSQL compares as the database's language does, if it is not told otherwise."""
-        return dialect.type_descriptor(sa.String(200, collation="C" if dialect.name == "postgresql" else None))
+        return dialect.type_descriptor(sa.String(BEGINNING_LENGTH, collation="C" if dialect.name == "postgresql" else None))
 
 
 Json = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -286,7 +289,7 @@ source_entries = sa.Table(
     # a digest of the name, which can be longer than an index of PostgreSQL takes
     sa.Column("entry", sa.String(32), primary_key=True),
     sa.Column("name", Text, nullable=False),
-    sa.Column("beginning", Beginning, sa.Computed("substr(name, 1, 200)")),
+    sa.Column("beginning", Beginning, sa.Computed(f"substr(name, 1, {BEGINNING_LENGTH})")),
     sa.Column("version", Text),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("last_modified", UtcDateTime),
@@ -299,6 +302,8 @@ source_entries = sa.Table(
     sa.Column("submitted_at", UtcDateTime),
     sa.Column("gone_at", UtcDateTime),
     sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("made_by", sa.String(32)),
+    sa.Column("again", sa.String(16)),
     sa.Index("ix_source_entries_state", "source", "state", "sequence"),
     sa.Index("ix_source_entries_partition", "asset", "partition_key"),
     sa.Index("ix_source_entries_beginning", "source", "beginning", "entry"),

@@ -25,7 +25,17 @@ from geo_assets.containers.listing_store import ListingInfo
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import LookTooLongError
 from geo_assets.sources.deadline import items_until
-from geo_assets.sources.register import FOLDER, PARTS, PROBLEM, EntryState, LastLook, Register
+from geo_assets.sources.edits import made_by
+from geo_assets.sources.register import (
+    ELSEWHERE,
+    FOLDER,
+    FRAME,
+    PARTS,
+    PROBLEM,
+    EntryState,
+    LastLook,
+    Register,
+)
 from geo_assets.sources.source import Source
 
 __all__ = ["KEY", "Comparison", "Differences", "listing_prefix"]
@@ -55,13 +65,18 @@ class Differences:
     entries: pl.DataFrame
     """What is there, with ``kind``, ``role``, ``missing``, ``version``; ``_counts``: whether it matches."""
     known: pl.DataFrame
-    """What was seen before, with its ``state``."""
+    """What was seen before, with its ``state``; ``made``: how its job was made, if not as it would be now."""
     matching: pl.DataFrame
     """Of the entries, those that match."""
     changes: pl.DataFrame
     """Of these, those that are not as they were; ``change`` is ``new``, ``changed`` or ``returned``."""
     missed: pl.DataFrame
     """Seen before, and there or matching no more: ``_dropped`` says which are forgotten; the others are gone."""
+
+    def unchanged(self, made: str) -> pl.DataFrame:
+        """Those of :attr:`known` that are as they were, and whose job was ``made`` so."""
+        some = self.known.filter(pl.col("made") == made)
+        return some.join(self.matching, on=KEY, how="semi").join(self.changes, on=KEY, how="anti")
 
 
 class Comparison:
@@ -83,6 +98,7 @@ class Comparison:
     def open(self, stack: ExitStack, machine: CoreMachine) -> None:
         """Begin; temporary files go when the stack closes."""
         self.began, self.clock = datetime.now(UTC), time.monotonic()
+        self.made_by = made_by(self.source, machine.registry)
         self._there, self._seen = (stack.enter_context(Buckets(machine.settings.scratch_path, stem())) for _ in "12")
         self._untouchable = pl.Series("name", [], pl.String)
 
@@ -119,7 +135,7 @@ class Comparison:
         self._read_known("")
 
     def _read_known(self, prefix: str) -> None:
-        for frame in self.register.frames(prefix):
+        for frame in self.register.frames(prefix, made_by=self.made_by):
             self._seen.add(frame)
 
     def leave_alone(self, names: list[str]) -> None:
@@ -160,9 +176,9 @@ class Comparison:
 
     def _known(self, frame: pl.DataFrame | None) -> pl.DataFrame:
         if frame is None:
-            frame = pl.DataFrame(schema={"name": pl.String, "version": pl.String, "state": pl.String})
+            frame = pl.DataFrame(schema=FRAME)
         return self._without_untouchable(
-            frame.select("name", "state", _bad=pl.col("version").str.starts_with(PROBLEM), _last="version")
+            frame.select("name", "state", "made", _bad=pl.col("version").str.starts_with(PROBLEM), _last="version")
         )
 
     def _dropped_or_gone(self, missed: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
@@ -197,8 +213,12 @@ class Comparison:
             .then(pl.lit("new"))
             .when(pl.col("state") == EntryState.GONE.value)
             .then(pl.lit("returned"))
-            # what could not become a job may be able to, by another rule
-            .when((pl.col("_last") != pl.col("version")) | (refused & pl.lit(self.redefined)))
+            # what could not become a job may be able to, by another rule; and another thing has yet to be made of it
+            .when(
+                (pl.col("_last") != pl.col("version"))
+                | (refused & pl.lit(self.redefined))
+                | (pl.col("made") == ELSEWHERE)
+            )
             .then(pl.lit("changed"))
         )
         return with_changes.filter(pl.col("change").is_not_null())

@@ -23,7 +23,7 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import GeoAssetsError, LedgerUnavailableError, LookOvertakenError, LookTooLongError
 from geo_assets.redaction import redact
 from geo_assets.sources.comparison import Comparison
-from geo_assets.sources.register import BATCH, EntryState, LastLook, Register, Seen
+from geo_assets.sources.register import BATCH, ELSEWHERE, OUTDATED, SETTLED, EntryState, LastLook, Register, Seen
 from geo_assets.sources.source import Source
 
 __all__ = ["Look", "look"]
@@ -62,6 +62,10 @@ class Look:
     refused: int = 0
     gone: int = 0
     """All entries in these states after the look."""
+    outdated: int = 0
+    """Entries that keep what other parameters made."""
+    redefined: bool = False
+    """Whether the source is another than at the last look."""
     seconds: float = 0.0
     sequence: int = 0
 
@@ -141,6 +145,8 @@ class _Writing:
             live += found.known.filter(pl.col("state") != EntryState.GONE.value).height
             self._count("seen", found.matching.height)
             self._count("unchanged", found.matching.height - found.changes.height)
+            for made in (OUTDATED, SETTLED):
+                self._count(made, found.unchanged(made).height)
             self._write_seen(found.changes)
             if found.missed.height:
                 missed.add(found.missed)
@@ -148,6 +154,8 @@ class _Writing:
         if not self.work.prefix and not self.counts["seen"] and live > _MANY and not self._was_empty_before():
             return self._postpone(live)
         self._write_missed(missed)
+        if self.counts.get(SETTLED):
+            self.register.settle(self.work.made_by)
         return self._conclude()
 
     def _write_seen(self, found: pl.DataFrame) -> None:
@@ -227,6 +235,8 @@ class _Writing:
             waiting=states[EntryState.WAITING],
             refused=states[EntryState.REFUSED],
             gone=states[EntryState.GONE],
+            outdated=self.counts.get(OUTDATED, 0),
+            redefined=self.work.redefined,
             seconds=round(time.monotonic() - self.work.clock, 3),
             sequence=self.sequence,
         )
@@ -245,6 +255,7 @@ def _seen(row: dict[str, object]) -> Seen:
         last_modified=row["last_modified"],  # type: ignore[arg-type]
         state=EntryState.WAITING if problem is None else EntryState.REFUSED,
         reason=reason,
+        edited=row["made"] == ELSEWHERE,
     )
 
 

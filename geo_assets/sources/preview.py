@@ -21,7 +21,7 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import ParameterError
 from geo_assets.redaction import redact
 from geo_assets.sources.comparison import KEY, Comparison
-from geo_assets.sources.register import EntryState, Register
+from geo_assets.sources.register import OUTDATED, SETTLED, EntryState, Register
 from geo_assets.sources.rules import grain, parameters_for
 from geo_assets.sources.source import Source
 
@@ -76,6 +76,8 @@ class Preview:
     collision_sample: list[Named] = field(default_factory=list)
     waiting: int = 0
     """Entries that were seen before as they are, and have not become jobs yet; among the unchanged."""
+    outdated: int = 0
+    """Entries that keep what other parameters made; among the unchanged."""
     jobs: int = 0
     """Jobs that would be queued for what is new, changed, back or still waiting, as far as names were tried."""
     untried: int = 0
@@ -139,10 +141,14 @@ def _tell(work: Comparison, found: Preview, trial: "_Trial", sample: int) -> Non
         dropped = int(one.missed["_dropped"].sum())
         counted.update(dropped=dropped, removed=one.missed.height - dropped)
         _tell_incomplete(one.matching, found, sample)
+        found.outdated += one.unchanged(OUTDATED).height
+        settled = one.unchanged(SETTLED)
+        trial.settled += settled.height
         waiting, refused = (
             one.matching.join(one.known.filter(pl.col("state") == state.value), on=KEY, how="semi")
             for state in (EntryState.WAITING, EntryState.REFUSED)
         )
+        waiting = waiting.join(settled, on=KEY, how="anti")
         found.waiting += waiting.join(one.changes, on=KEY, how="anti").height
         # the same columns, so that what differs comes once
         trial.add(pl.concat([one.changes.select(one.matching.columns), waiting]).unique(KEY, maintain_order=True))
@@ -178,6 +184,8 @@ class _Trial:
         self.holders: dict[str, str] = {}
         self.keys: set[str] = set()
         """Partitions that would be made."""
+        self.settled = 0
+        """Entries that will wait no more, as what they waited for was taken back."""
 
     def add(self, entries: pl.DataFrame) -> None:
         """Try names that are to become jobs."""
@@ -252,7 +260,7 @@ def _conclude(machine: CoreMachine, binding: Binding, register: Register, found:
     source = found.source
     if found.grain == "container":
         differs = found.new + found.changed + found.returned + found.removed
-        if differs or register.changed_container(seen_before=None):
+        if differs or register.changed_container(seen_before=None) > trial.settled:
             found.jobs = 1
             own = SampleJob(
                 name=source.container,

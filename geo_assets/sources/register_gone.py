@@ -126,7 +126,7 @@ class Gone(Rows):
                 c.execute(
                     source_entries.update()
                     .where(self._mine, source_entries.c.entry.in_(chunk), gone)
-                    .values(reason=TAKEN_BACK)
+                    .values(reason=TAKEN_BACK, made_by=None)
                 )
 
         self.ledger.write(work)

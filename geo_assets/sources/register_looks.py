@@ -14,12 +14,14 @@ from sqlalchemy.engine import Connection
 
 from geo_assets.coremachine.batches import chunks
 from geo_assets.coremachine.ledger import Ledger
-from geo_assets.coremachine.ledger_tables import source_entries, source_looks
+from geo_assets.coremachine.ledger_tables import BEGINNING_LENGTH, Text, source_entries, source_looks
 from geo_assets.errors import LookOvertakenError
-from geo_assets.sources.register_rows import BATCH, PROBLEM, TOLD, EntryState, LastLook, Rows, Seen, entry_id
+from geo_assets.sources.register_edits import made_column
+from geo_assets.sources.register_rows import BATCH, EDITED, PROBLEM, TOLD, EntryState, LastLook, Rows, Seen, entry_id
 
 _PAGE = 50_000
-FRAME = {"name": pl.String(), "version": pl.String(), "state": pl.String()}
+_LAST_CHARACTER = "\U0010ffff"
+FRAME = {"name": pl.String(), "version": pl.String(), "state": pl.String(), "made": pl.String()}
 """Columns of :meth:`Register.frames`."""
 
 
@@ -34,32 +36,35 @@ class Looks(Rows):
             return LastLook()
         return LastLook(**{name: value for name, value in row._mapping.items() if name != "source"})  # noqa: SLF001
 
-    def frames(self, prefix: str = "") -> Iterator[pl.DataFrame]:
-        """All entries whose name starts with ``prefix``, as frames of :data:`FRAME`, up to 50,000 rows each."""
+    def frames(self, prefix: str = "", *, made_by: str) -> Iterator[pl.DataFrame]:
+        """All entries whose name starts with ``prefix``, as frames of :data:`FRAME`, up to 50,000 rows each.
+
+        ``made`` is a word of ``register_rows`` where the entry's job is not as ``made_by`` makes it (``edits``).
+        """
         after = ""
         while True:
-            names, versions, states, last = self.ledger.read(lambda c, after=after: self._page(c, prefix, after))  # type: ignore[misc]
-            if names:
-                yield pl.DataFrame({"name": names, "version": versions, "state": states}, schema=FRAME)
+            *page, last = self.ledger.read(lambda c, after=after: self._page(c, prefix, made_by, after))  # type: ignore[misc]
+            if page[0]:
+                yield pl.DataFrame(dict(zip(FRAME, page, strict=True)), schema=FRAME)
             if last is None:
                 return
             after = last
 
-    def _page(self, c: Connection, prefix: str, after: str) -> tuple[Sequence[str], Sequence[str], Sequence[str], Any]:
+    def _page(self, c: Connection, prefix: str, made_by: str, after: str) -> tuple[Any, ...]:
         columns = source_entries.c
-        query = sa.select(columns.entry, columns.name, columns.version, columns.state).where(
+        query = sa.select(columns.entry, columns.name, columns.version, columns.state, made_column(made_by)).where(
             self._mine, columns.entry > after
         )
         if prefix:
-            query = query.where(sa.func.substr(columns.name, 1, len(prefix)) == prefix)
+            query = query.where(*_begins_with(prefix))
         compiled = query.order_by(columns.entry).limit(_PAGE)
         # the driver's own tuples: a hundred thousand rows are read before a row of SQLAlchemy's is made of each
         cursor: Any = c.execute(compiled).cursor
         rows = cursor.fetchall()
         if not rows:
-            return (), (), (), None
-        entries, names, versions, states = zip(*rows, strict=True)
-        return names, versions, states, entries[-1] if len(rows) == _PAGE else None
+            return (), (), (), (), None
+        entries, *page = zip(*rows, strict=True)
+        return *page, entries[-1] if len(rows) == _PAGE else None
 
     def touched_since(self, moment: datetime) -> list[str]:
         """Names of entries that another look changed after this moment."""
@@ -88,6 +93,7 @@ class Looks(Rows):
                 "reason": one.reason,
                 "seen_at": now,
                 "sequence": expected + position,
+                "again": EDITED if one.edited else None,
             }
             for position, one in enumerate(seen, 1)
         ]
@@ -161,6 +167,13 @@ class Looks(Rows):
         return expected + by
 
 
+def _begins_with(prefix: str) -> list[sa.ColumnElement[bool]]:
+    """That a name starts with this; its first characters are looked up in an index."""
+    columns, start = source_entries.c, prefix[:BEGINNING_LENGTH]
+    exactly = sa.func.substr(columns.name, 1, len(prefix), type_=Text) == prefix
+    return [columns.beginning >= start, columns.beginning <= start + _LAST_CHARACTER * BEGINNING_LENGTH, exactly]
+
+
 def forget(ledger: Ledger, name: str) -> int:
     """Forget all that a source remembers, for one that is configured no more; how many entries that were.
 
@@ -210,13 +223,19 @@ def _upsert(c: Connection) -> Any:
     insert = sqlite.insert if c.dialect.name == "sqlite" else postgresql.insert
     statement = insert(source_entries)
     new, old = statement.excluded, source_entries.c
-    done = sa.and_(old.state == EntryState.WAITING.value, new.reason.is_(None), new.version == old.submitted_version)
+    done = sa.and_(
+        old.state == EntryState.WAITING.value,
+        old.again.is_(None),
+        new.reason.is_(None),
+        new.version == old.submitted_version,
+    )
     untold = sa.and_(old.state == EntryState.GONE.value, old.reason.is_(None))
     return statement.on_conflict_do_update(
         index_elements=["source", "entry"],
         set_={
             **{name: new[name] for name in ("version", "size", "last_modified", "reason", "seen_at", "sequence")},
             "state": sa.case((done, EntryState.QUEUED.value), else_=new.state),
+            "again": sa.func.coalesce(old.again, new.again),
             # what its partitions were told has to be taken back
             "gone_at": sa.case((untold, None), else_=old.gone_at),
         },

@@ -27,6 +27,14 @@ TOLD = "its partitions say so"
 TAKEN_BACK = "what was made of it is taken back"
 """Reason of an entry that is gone, once nothing in the stores is left of it."""
 
+WHAT = 12
+"""How many digits of ``made_by`` say what is made; the others say how (``edits.made_by``)."""
+EDITED, AGAIN = "edited", "again"
+"""Why an entry waits that has not changed: its source makes other things now, or somebody said so."""
+ELSEWHERE, OUTDATED, SETTLED = "elsewhere", "outdated", "settled"
+"""How the job of an entry was made: as another thing than the source makes now, or by other parameters; ``SETTLED`` is
+one that only waits because of an edit that was taken back."""
+
 BATCH = 5000
 """Entries written in one transaction."""
 
@@ -73,6 +81,8 @@ class Entry:
     seen_at: datetime
     gone_at: datetime | None
     sequence: int
+    again: str | None = None
+    """Why it waits though it has not changed."""
 
     @property
     def is_single_blob(self) -> bool:
@@ -90,6 +100,8 @@ class Seen:
     last_modified: datetime | None
     state: EntryState
     reason: str | None
+    edited: bool = False
+    """Whether it waits because its source makes other things now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +149,7 @@ def entry_of(row: sa.Row[Any]) -> Entry:
         seen_at=row.seen_at,
         gone_at=row.gone_at,
         sequence=row.sequence,
+        again=row.again,
     )
 
 

@@ -66,17 +66,19 @@ class Turns(Rows):
         )
         return self.ledger.read(lambda c: c.execute(query).scalar_one())
 
-    def ready(self, *, seen_before: datetime | None, after: int = 0, limit: int) -> list[Entry]:
+    def ready(self, *, seen_before: datetime | None, again: bool, after: int = 0, limit: int) -> list[Entry]:
         """Entries that wait for nothing but their turn, by sequence.
 
         Args:
             seen_before: only those whose version was first seen by then.
+            again: those that wait though they have not changed, or the others.
             after: only those of a later number.
             limit: most entries.
         """
         query = (
             source_entries.select()
             .where(*self._waits(seen_before), source_entries.c.sequence > after)
+            .where(source_entries.c.again.is_not(None) if again else source_entries.c.again.is_(None))
             .order_by(source_entries.c.sequence)
             .limit(limit)
         )
@@ -127,8 +129,10 @@ class Turns(Rows):
 
         return self.ledger.read(count)
 
-    def mark_in(self, c: Connection, marks: Sequence[Mark], now: datetime) -> None:
+    def mark_in(self, c: Connection, marks: Sequence[Mark], now: datetime, made_by: str) -> None:
         """Record what a turn did with entries, up to 1,000, in the transaction that queues their jobs.
+
+        ``made_by`` is how these jobs were made (``edits``).
 
         Raises:
             LookOvertakenError: one of them changed since it was read, or another daemon was faster; the transaction is
@@ -145,7 +149,12 @@ class Turns(Rows):
             "partition_key": sa.bindparam("b_key"),
         }
         if queued:
-            submitted = {"submitted_version": sa.bindparam("b_version"), "submitted_at": now}
+            submitted = {
+                "submitted_version": sa.bindparam("b_version"),
+                "submitted_at": now,
+                "made_by": made_by,
+                "again": None,
+            }
             c.execute(
                 source_entries.update().where(*one).values(**common, **submitted),
                 [{**_bound(mark), "b_version": mark.entry.version} for mark in queued],
@@ -180,7 +189,14 @@ class Turns(Rows):
         return self.ledger.read(lambda c: c.execute(query).scalar_one())
 
     def mark_container_in(
-        self, c: Connection, *, seen_before: datetime | None, sequence: int, asset: str, partition_key: str
+        self,
+        c: Connection,
+        *,
+        seen_before: datetime | None,
+        sequence: int,
+        asset: str,
+        partition_key: str,
+        made_by: str,
     ) -> int:
         """Record that a job about the whole container was queued; how many entries it is to see.
 
@@ -200,6 +216,8 @@ class Turns(Rows):
                 submitted_version=source_entries.c.version,
                 submitted_at=now,
                 gone_at=None,
+                made_by=made_by,
+                again=None,
             )
         ).rowcount
         told = c.execute(source_entries.update().where(*self._untold_gone(), upto).values(reason=TOLD)).rowcount

@@ -21,6 +21,7 @@ from geo_assets.errors import (
     TransientError,
 )
 from geo_assets.redaction import redact
+from geo_assets.sources.edits import keep_text
 from geo_assets.sources.listings import ask_for_listing, listing_of, seconds_taken, was_lost
 from geo_assets.sources.look import Look, look
 from geo_assets.sources.register import EntryState, LastLook, Register
@@ -90,15 +91,18 @@ def tick(
     counts = register.counts()
     texts += _what_waits(register, source, counts, turned)
     last = register.last_look()
+    # told while it lasts, and logged when it begins
+    keeps = keep_text(source, found.outdated) if found is not None else ""
+    begins = bool(keeps and found is not None and found.redefined)
     return Ticked(
-        text="; ".join(texts),
+        text="; ".join([*texts, keeps] if keeps else texts),
         looked=looked,
         look=found,
         turned=turned,
         counts=counts,
         sequence=last.sequence,
         problem=last.error or "",
-        noted=found is None and bool(texts),
+        noted=begins or (found is None and bool(texts)),
     )
 
 

@@ -28,7 +28,8 @@ from geo_assets.errors import (
 )
 from geo_assets.redaction import redact
 from geo_assets.sources.deadline import answers_until
-from geo_assets.sources.register import Entry, EntryState, LastLook, Mark, Register
+from geo_assets.sources.edits import made_by
+from geo_assets.sources.register import AGAIN, Entry, EntryState, LastLook, Mark, Register
 from geo_assets.sources.rules import grain, parameters_for
 from geo_assets.sources.source import Source
 
@@ -128,6 +129,7 @@ class _Turn:
     ) -> None:
         self.machine, self.source, self.binding, self.register = machine, source, binding, register
         self.sequence = last.sequence
+        self.made_by = made_by(source, machine.registry)
         self.seen_before: datetime | None = None
         if source.stable_seconds:
             # seen then, and seen the same by a look so much later
@@ -138,10 +140,16 @@ class _Turn:
 
     def entries(self, room: int, until: float) -> Turned:
         done = Turned()
+        # what is done anew shall not hold up what is new
+        for again in (False, True):
+            done = self._entries(room, until, done, again=again)
+        return done
+
+    def _entries(self, room: int, until: float, done: Turned, *, again: bool) -> Turned:
         after = 0
         while done.settled < room and time.monotonic() < until:
             limit = min(_CHUNK, room - done.settled)
-            some = self.register.ready(seen_before=self.seen_before, after=after, limit=limit)
+            some = self.register.ready(seen_before=self.seen_before, again=again, after=after, limit=limit)
             if not some:
                 return done
             after = some[-1].sequence
@@ -175,6 +183,7 @@ class _Turn:
                 self.machine,
                 self.binding,
                 parameters_for(self.source, self.binding, entry.name),
+                force=entry.again == AGAIN,
                 priority=BULK_PRIORITY,
                 submitted_by=SUBMITTED_BY,
                 # ten thousand questions to the store would outlast a tick; the listing has said it
@@ -215,9 +224,9 @@ class _Turn:
     def _write(self, jobs: Sequence[NewJob], marks: Sequence[Mark]) -> None:
         now = datetime.now(UTC)
         if jobs:
-            self.machine.ledger.submit(jobs, also=lambda c, _: self.register.mark_in(c, marks, now))
+            self.machine.ledger.submit(jobs, also=lambda c, _: self.register.mark_in(c, marks, now, self.made_by))
         else:
-            self.machine.ledger.write(lambda c: self.register.mark_in(c, marks, now))
+            self.machine.ledger.write(lambda c: self.register.mark_in(c, marks, now, self.made_by))
 
     # --- one job for the container -----------------------------------------------------------------------------
 
@@ -244,6 +253,7 @@ class _Turn:
                 sequence=self.sequence,
                 asset=new.asset,
                 partition_key=new.partition_key,
+                made_by=self.made_by,
             )
 
         try:

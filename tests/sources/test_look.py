@@ -152,7 +152,7 @@ def test_a_name_that_cannot_be_opened_is_refused(watched: Watched) -> None:
     assert numbers(look(w.machine, SCENES)) == {"seen": 2, "new": 2}
     found = w.register()
     assert found.counts()[EntryState.REFUSED] == found.counts()[EntryState.WAITING] == 1
-    frame = pl.concat(list(found.frames()))
+    frame = pl.concat(list(found.frames(made_by="")))
     assert sorted(frame["state"]) == ["refused", "waiting"]
     assert numbers(look(w.machine, SCENES)) == {"seen": 2, "unchanged": 2}
     w = Watched(w.settings.home, w.ledger, GeneratedStore([blobs[1:]]))

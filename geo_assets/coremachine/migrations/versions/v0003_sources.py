@@ -44,6 +44,8 @@ def upgrade() -> None:
         sa.Column("submitted_at", _TIME),
         sa.Column("gone_at", _TIME),
         sa.Column("sequence", sa.BigInteger, nullable=False),
+        sa.Column("made_by", sa.String(32)),
+        sa.Column("again", sa.String(16)),
     )
     op.create_index("ix_source_entries_state", "source_entries", ["source", "state", "sequence"])
     op.create_index("ix_source_entries_partition", "source_entries", ["asset", "partition_key"])
