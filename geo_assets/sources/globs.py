@@ -1,7 +1,7 @@
 """Globs of blob names: ``**/*.tif``.
 
 What belongs here: what a glob means, as a regular expression that polars runs over a million names in a blink, and
-whether two globs can be told apart.  What does not: which globs a source has (``source``).
+whether two globs, or a glob and a prefix, can be told apart.  What does not: which globs a source has (``source``).
 
 ``*`` and ``?`` stand for any characters of one part of a name, ``[a-z]`` and ``[!a-z]`` for one character, and ``**``
 alone between slashes for any number of folders, none as well.  A glob without a slash is about the last part of a name,
@@ -12,11 +12,19 @@ most who name files: ``*.tif`` takes ``A.TIF``.
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["are_disjoint", "glob_pattern", "globs_pattern"]
+__all__ = ["are_disjoint", "can_begin_with", "glob_pattern", "globs_pattern"]
 
 _MOST_CHARACTERS = 500
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _WILD = re.compile(r"[*?\[]")
+_REFUSED = (
+    (re.compile(r"[\x00-\x1f\x7f]"), "holds a control character, as no name does"),
+    (re.compile(r"(?<!\[)[{}]"), "has braces: write a glob for each alternative, or [{] for the character itself"),
+    (re.compile(r",\s*\*"), "has a comma before *: write a list of globs, or [,] for the character itself"),
+    (
+        re.compile(r"^/|//|/$"),
+        "has a slash at an end, or two in a row, as no name has: for a folder write folder/**",
+    ),
+)
 
 
 def globs_pattern(globs: Iterable[str]) -> str:
@@ -54,13 +62,7 @@ def _refused(glob: str) -> str | None:
         return "is empty: leave it out"
     if len(glob) > _MOST_CHARACTERS:
         return f"has {len(glob)} characters, more than {_MOST_CHARACTERS}: shorten it"
-    if _UNPRINTABLE.search(glob):
-        return "holds a control character, as no name does"
-    if "{" in glob or "}" in glob:
-        return "has braces: write a glob for each alternative, or [{] for the character itself"
-    if "" in glob.split("/"):
-        return "has a slash at an end, or two in a row, as no name has: for a folder write folder/**"
-    return None
+    return next((reason for pattern, reason in _REFUSED if pattern.search(glob)), None)
 
 
 def _part_pattern(glob: str, part: str) -> str:
@@ -108,6 +110,16 @@ def _set_pattern(glob: str, part: str, start: int) -> tuple[int, str]:
 def _escaped(character: str) -> str:
     # whatever is no letter or digit may be escaped in both dialects, and must be in sets of Rust's ("&&", "--", "~~")
     return f"\\{character}" if character.isascii() and not character.isalnum() and character != "_" else character
+
+
+def can_begin_with(glob: str, prefix: str) -> bool:
+    """Whether a name that a glob takes may start with this text, as far as the glob's fixed beginning tells."""
+    if "/" not in glob:
+        return True  # it is about the last part of a name
+    if "**" not in glob and prefix.count("/") > glob.count("/"):
+        return False
+    head, start = _ends(glob.casefold())[0], prefix.casefold()
+    return head.startswith(start) or (start.startswith(head) and _WILD.search(glob) is not None)
 
 
 def are_disjoint(some: Sequence[str], others: Sequence[str]) -> bool:

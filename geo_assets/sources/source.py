@@ -15,11 +15,20 @@ from typing import Annotated, Any, Literal
 
 import polars as pl
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from geo_assets.errors import SettingsError, UnsupportedNameError
 from geo_assets.redaction import redact
-from geo_assets.sources.globs import globs_pattern
+from geo_assets.sources.globs import can_begin_with, globs_pattern
 from geo_assets.stores.blobs import check_container_name
 
 __all__ = ["Source", "load_sources"]
@@ -57,7 +66,7 @@ def _count(value: Any) -> Any:
 
 
 def _texts(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+    return value if isinstance(value, list | tuple | set | frozenset) else (value,)
 
 
 Count = Annotated[int, BeforeValidator(_count, json_schema_input_type=int), Field(ge=1)]
@@ -150,6 +159,17 @@ class Source(BaseModel):
             raise ValueError(f"{len(value)} globs, more than {_MOST_GLOBS}: make several sources")
         if value:
             _compile(globs_pattern(value))
+        return value
+
+    @field_validator("match", mode="after")
+    @classmethod
+    def _check_match(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        prefix = info.data.get("prefix", "")
+        if never := [glob for glob in value if not can_begin_with(glob, prefix)]:
+            raise ValueError(
+                f"no name that starts with the prefix '{prefix[:80]}' is taken by the glob '{never[0][:80]}', which is"
+                " about whole names: mend one of them"
+            )
         return value
 
     @field_validator("extract", mode="after")
@@ -303,7 +323,9 @@ def load_sources(path: Path, *, required: bool = False) -> tuple[Source, ...]:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path] if path.exists() else []
-    return sorted(file for file in path.iterdir() if file.suffix in (".yaml", ".yml") and file.is_file())
+    # a hidden file is some program's own: macOS puts ._a.yaml, which is no YAML, beside a.yaml on shares
+    named = (file for file in path.iterdir() if not file.name.startswith("."))
+    return sorted(file for file in named if file.suffix in (".yaml", ".yml") and file.is_file())
 
 
 def _sources_of(file: Path, problems: list[str]) -> Iterator[Source]:
@@ -342,7 +364,9 @@ def _read(file: Path) -> list[Any]:
     try:
         content = yaml.load(text, _Loader)  # noqa: S506 - a safe loader, made safer
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"is no YAML that is understood: {_one_line(error)}") from None
+        told = _one_line(error)
+        hint = ": put a text that begins with * in quotes" if "alias" in told else ""
+        raise ValueError(f"is no YAML that is understood: {told}{hint}") from None
     if content is None:
         return []
     if not isinstance(content, dict) or set(content) != {"sources"}:
@@ -373,7 +397,19 @@ def _told(key: str, problem: Mapping[str, Any]) -> str:
     if problem["type"] == "missing":
         field = Source.model_fields.get(key)
         return f"`{key}` is missing: {field.description if field else 'give it'}"
+    if problem["type"] == "string_type":
+        return f"`{key}`: {_no_text(key, problem['input'])}"
     return f"`{key}`: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _no_text(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "an unquoted yes, no, on, off, true or false is no text: put it in quotes"
+    if isinstance(value, int | float):
+        return f"{_kind(value)} is no text: put it in quotes"
+    field = Source.model_fields.get(key)
+    leave = "" if field is None or field.is_required() else ", or leave the key out"
+    return f"is {_kind(value)}: give it a text{leave}"
 
 
 _IN_COMPONENT = re.compile(r"attributes\.(\w+)\S* at (.*)")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from geo_assets.containers.kinds import with_datasets, with_kinds
 from geo_assets.errors import SettingsError
-from geo_assets.sources.globs import are_disjoint, globs_pattern
+from geo_assets.sources.globs import are_disjoint, can_begin_with, globs_pattern
 from geo_assets.sources.source import Source, explain, load_sources
 
 
@@ -71,6 +71,8 @@ def test_globs_mean_what_the_standard_library_says_part_by_part(glob: str, names
 def test_globs_that_are_told_apart_take_no_name_together(one: str, other: str, names: list[str]) -> None:
     if are_disjoint([one], [other]):
         assert not any(takes(one, name) and takes(other, name) for name in names)
+    starts = [name[:length] for name in names if takes(one, name) for length in range(len(name) + 1)]
+    assert all(can_begin_with(one, start) for start in starts)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,7 @@ def test_globs_that_are_told_apart_take_no_name_together(one: str, other: str, n
         ("**/tmp/**", "a/tmp/b/c.tif", True),
         ("**/tmp/**", "a/tmpx/c.tif", False),
         ("a[[]1].tif", "a[1].tif", True),
+        ("a[,]*[{]1[}].tif", "a,b{1}.tif", True),
         ("*.tif", "a.tif\nb", False),
     ],
 )
@@ -174,6 +177,17 @@ def test_the_definition_changes_with_what_decides_and_with_nothing_else() -> Non
         ({"match": ["*"] * 101}, "101 globs, more than 100"),
         ({"match": "x" * 501}, "has 501 characters"),
         ({"match": ""}, "is empty"),
+        ({"match": "*.tif, *.jp2"}, "has a comma before *: write a list of globs"),
+        ({"match": None}, "`match`: is empty: give it a text, or leave the key out"),
+        ({"match": {"a": "b"}}, "`match`: is a mapping: give it a text"),
+        ({"match": ["2024/*", 2024]}, "`match`: 2024 is no text: put it in quotes"),
+        ({"exclude": True}, "`exclude`: an unquoted yes, no, on, off, true or false is no text: put it in quotes"),
+        ({"container": 2024}, "`container`: 2024 is no text: put it in quotes"),
+        (
+            {"prefix": "x/", "match": ["X/*.tif", "y/*.tif"]},
+            "no name that starts with the prefix 'x/' is taken by the glob 'y",
+        ),
+        ({"prefix": "x/y/", "match": "x/*.tif"}, "is taken by the glob 'x/*.tif'"),
         ({"extract": "("}, "unclosed group"),
         ({"extract": "(?=a)(?P<x>a)"}, "look-ahead"),
         ({"extract": "(?P<x>(a{1000}){1000})"}, "Compiled regex exceeds size limit"),
@@ -191,7 +205,7 @@ def test_the_definition_changes_with_what_decides_and_with_nothing_else() -> Non
         ({"when_removed": "delete"}, "`when_removed`: Input should be 'keep' or 'unpublish'"),
         ({"parameters": {"x": float("nan")}}, "`parameters`: must be plain JSON values"),
         ({"parameters": {"x": {1, 2}}}, "`parameters`: must be plain JSON values"),
-        ({"workflow": None}, "`workflow`:"),
+        ({"workflow": None}, "`workflow`: is empty: give it a text"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_key(keys: dict[str, object], told: str) -> None:
@@ -223,6 +237,7 @@ def test_a_file_a_folder_and_nothing_at_all(tmp_path: Path) -> None:
     (folder / "a.yaml").write_text(GOOD)
     (folder / "empty.yaml").write_text("# none yet\n")
     (folder / "notes.txt").write_text("no YAML: [")
+    (folder / "._a.yaml").write_bytes(b"\x00\x05\x16\x07\xff")
     assert [found.name for found in load_sources(folder)] == ["aerials", "b"]
     (found,) = load_sources(folder / "a.yaml")
     # dates stay as they are written
@@ -242,6 +257,8 @@ def test_a_file_a_folder_and_nothing_at_all(tmp_path: Path) -> None:
         (GOOD + GOOD.removeprefix("\nsources:\n"), "s.yaml: source 'aerials' is there twice"),
         ("sources: !!python/object/apply:os.system ['true']", "is no YAML that is understood:"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nsources: [*b]", "aliases (*name) are not taken"),
+        (GOOD.replace('"**/*.tif"', "*.tif"), ": put a text that begins with * in quotes"),
+        (GOOD.replace('"**/*.tif"', "*tif"), ": put a text that begins with * in quotes"),
         ("sources: " + "[" * 5000, "is no YAML that is understood:"),
         ("#" * 1_000_001, "more than 1000000: split it"),
     ],
