@@ -8,7 +8,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
+from geo_assets.assets.source_presence import tell_presence
 from geo_assets.build import build_definitions
 from geo_assets.coremachine import dispatch
 from geo_assets.coremachine.asset_job import MACHINE
@@ -17,6 +19,7 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.submission import submit_keys
 from geo_assets.settings import Settings, get_settings
 from geo_assets.sources.source import Source
+from geo_assets.sources.tick import tick
 from tests.services.found import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "assets.md").read_text()
@@ -104,28 +107,41 @@ def test_the_example_is_short() -> None:
 
 
 @pytest.mark.usefixtures("team")
-def test_the_example_is_submitted_runs_and_shows_green_and_red() -> None:
+def test_the_example_is_submitted_and_fed_by_a_source_runs_and_shows_green_and_red() -> None:
     containers = get_settings().blob_root_path / "notes"
     containers.mkdir(parents=True)
     (containers / "readme.txt").write_text("one\ntwo\nthree\n")
     (containers / "picture.png").write_bytes(b"\x89PNG\0")
-    defs = build_definitions(sources=[])
+    (block,) = re.findall(r"```yaml\n(.*?)```", NEW_WORKFLOW, re.DOTALL)
+    (source,) = [Source.model_validate(keys) for keys in yaml.safe_load(block)["sources"]]
+    defs = build_definitions(sources=[source])
     spec = next(spec for spec in defs.resolve_all_asset_specs() if spec.key == dg.AssetKey("line_count"))
     assert (spec.group_name, spec.kinds) == ("texts", {"python"})
     machine: CoreMachine = defs.resources[MACHINE].machine()  # type: ignore[index]
     assert check_contract(machine.registry["count_lines"].workflow).complete
-    submit_keys(machine, "count_lines", keys=["notes/readme.txt", "notes/picture.png"])
+    submit_keys(machine, "count_lines", keys=["notes/picture.png"])
+    assert tick(machine, source).turned.queued == 1
     with dg.DagsterInstance.ephemeral() as instance:
-        (asked,) = dispatch.tick(machine, instance).runs
-        run = defs.resolve_job_def(asked.job_name).execute_in_process(
-            instance=instance, tags=dict(asked.tags), raise_on_error=False
-        )
-        assert not run.success  # one of two is no text
+        runs = [
+            defs.resolve_job_def(asked.job_name).execute_in_process(
+                instance=instance, tags=dict(asked.tags), raise_on_error=False
+            )
+            for asked in dispatch.tick(machine, instance).runs
+        ]
+        assert {run.success for run in runs} == {True, False}  # one of two is no text
         assert instance.get_materialized_partitions(dg.AssetKey("line_count")) == {"notes/readme.txt"}
         again = defs.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance, asset_selection=[dg.AssetKey("line_count")], partition_key="notes/readme.txt"
         )
         assert again.success
+        (containers / "readme.txt").unlink()
+        tick(machine, source)
+        assert tell_presence(machine, instance, source) == (1, 0)
+        said = instance.fetch_observations(dg.AssetKey("line_count"), limit=1).records[0]
+        assert said.asset_observation is not None
+        assert (said.partition_key, said.asset_observation.metadata["geo/state"].value) == ("notes/readme.txt", "gone")
+        nobodys = dg.AssetCheckKey(dg.AssetKey("line_count"), "source_present")
+        assert instance.event_log_storage.get_asset_check_execution_history(nobodys, limit=1) == []
     good, bad = (
         machine.ledger.latest_job("line_count", f"notes/{name}", "count_lines")
         for name in ("readme.txt", "picture.png")
