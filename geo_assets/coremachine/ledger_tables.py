@@ -95,7 +95,8 @@ class Beginning(Text):
 
     def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
         """PostgreSQL compares as the database's language does, if it is not told otherwise."""
-        return dialect.type_descriptor(sa.String(BEGINNING_LENGTH, collation="C" if dialect.name == "postgresql" else None))
+        collation = "C" if dialect.name == "postgresql" else None
+        return dialect.type_descriptor(sa.String(BEGINNING_LENGTH, collation=collation))
 
 
 Json = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")

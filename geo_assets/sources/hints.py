@@ -14,7 +14,7 @@ import binascii
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -279,7 +279,8 @@ class Heard:
 @dataclass(kw_only=True)
 class _Message:
     received: QueueMessage
-    sources: set[str] = field(default_factory=set)
+    wanted: set[tuple[str, str]] = field(default_factory=set)
+    """Sources, and the name of a blob of theirs."""
     problem: str | None = None
 
     @property
@@ -304,7 +305,7 @@ def take_hints(
         machine: ledger and stores.
         queue: where the messages are.
         sources: those that are switched on; hints for others are dropped.
-        seconds: after which no further source is begun.
+        seconds: after which no further place is looked at; what hints at those comes again.
         look: how a place is looked at.
         turn: how what was seen is queued.
 
@@ -316,22 +317,21 @@ def take_hints(
     messages = [_Message(received=one) for one in queue.receive()]
     heard.received = len(messages)
     names = _sorted_out(messages, sources, queue.account)
-    heard.irrelevant = sum(not message.sources and message.problem is None for message in messages)
-    failed: set[str] = set()
+    heard.irrelevant = sum(not message.wanted and message.problem is None for message in messages)
+    unseen: dict[str, tuple[str, ...]] = {}
     for source in sources:
         if source.name not in names:
             continue
-        left = ends - time.monotonic()
-        if left <= 0:
-            failed.add(source.name)
-            heard.notes.append(f"{source.name}: this tick is long enough; its events come again")
-            continue
         try:
-            _follow(machine, source, names[source.name], heard, seconds=left, look=look, turn=turn)
+            places = _follow(machine, source, names[source.name], heard, ends=ends, look=look, turn=turn)
         except Exception as error:  # noqa: BLE001 - one source must not keep the hints of the others
-            failed.add(source.name)
+            unseen[source.name] = ("",)
             heard.notes.append(redact(f"{source.name}: {type(error).__name__}: {error}"))
-    _clear(queue, messages, failed, heard, ends=ends + _RECEIVE_SECONDS)
+            continue
+        if places:
+            unseen[source.name] = tuple(places)
+            heard.notes.append(f"{source.name}: this tick is long enough; events of {len(places)} places come again")
+    _clear(queue, messages, unseen, heard, ends=ends + _RECEIVE_SECONDS)
     return heard
 
 
@@ -350,7 +350,7 @@ def _sorted_out(messages: Sequence[_Message], sources: Sequence[Source], account
             for source in sources:
                 if hint.container == source.container and hint.name.startswith(source.prefix):
                     names.setdefault(source.name, set()).add(hint.name)
-                    message.sources.add(source.name)
+                    message.wanted.add((source.name, hint.name))
     return names
 
 
@@ -360,22 +360,28 @@ def _follow(
     names: set[str],
     heard: Heard,
     *,
-    seconds: float,
+    ends: float,
     look: Callable[..., object],
     turn: Callable[..., object],
-) -> None:
+) -> list[str]:
+    """Look at places until it is time to end, and turn; returns those there was no time for."""
     prefixes = prefixes_of(source, names)
-    ends = time.monotonic() + seconds
     if len(prefixes) > MOST_LOOKS:
         if _is_looked_at_by_runs(machine, source):
             heard.notes.append(f"{source.name}: {len(prefixes)} hints are too many to follow; its next run finds them")
-            return
+            return []
         prefixes = [source.prefix]
+    done = 0
     for prefix in prefixes:
-        seconds = max(ends - time.monotonic(), 0.1)
-        look(machine, source, prefix="" if prefix == source.prefix else prefix, seconds=seconds)
-        heard.looks += 1
-    turn(machine, source, seconds=min(max(ends - time.monotonic(), 1.0), _TURN_SECONDS))
+        left = ends - time.monotonic()
+        if left <= 0:
+            break
+        look(machine, source, prefix="" if prefix == source.prefix else prefix, seconds=left)
+        done += 1
+    heard.looks += done
+    if done:
+        turn(machine, source, seconds=min(max(ends - time.monotonic(), 1.0), _TURN_SECONDS))
+    return prefixes[done:]
 
 
 def _is_looked_at_by_runs(machine: CoreMachine, source: Source) -> bool:
@@ -383,9 +389,21 @@ def _is_looked_at_by_runs(machine: CoreMachine, source: Source) -> bool:
     return bool(machine.ledger.read(lambda c: c.execute(by_run).scalar()))
 
 
-def _clear(queue: HintQueue, messages: Sequence[_Message], failed: set[str], heard: Heard, *, ends: float) -> None:
-    """Delete what is done and what was tried often enough."""
-    undone = [message for message in messages if message.problem is not None or message.sources & failed]
+def _clear(
+    queue: HintQueue,
+    messages: Sequence[_Message],
+    unseen: Mapping[str, tuple[str, ...]],
+    heard: Heard,
+    *,
+    ends: float,
+) -> None:
+    """Delete what is done and what was tried often enough; ``unseen`` are places by source."""
+
+    def is_undone(message: _Message) -> bool:
+        hidden = (name.startswith(unseen.get(source, ())) for source, name in message.wanted)
+        return message.problem is not None or any(hidden)
+
+    undone = [message for message in messages if is_undone(message)]
     given_up = [message for message in undone if message.is_last_try]
     heard.given_up = len(given_up)
     for problem in sorted({message.problem for message in given_up if message.problem}):

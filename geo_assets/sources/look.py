@@ -61,7 +61,7 @@ class Look:
     waiting: int = 0
     refused: int = 0
     gone: int = 0
-    """All entries in these states after the look."""
+    """All entries in these states after the look; of one at names with a prefix they are not counted."""
     outdated: int = 0
     """Entries that keep what other parameters made."""
     redefined: bool = False
@@ -227,7 +227,8 @@ class _Writing:
         return result.found_something or waits or self.by_run or not (same and fresh)
 
     def _result(self, *, postponed: int = 0) -> Look:
-        states = self.register.counts()
+        # a look at few names is not to read all that is remembered
+        states = dict.fromkeys(EntryState, 0) if self.work.prefix else self.register.counts()
         names = ("seen", "new", "changed", "returned", "unchanged", "unwritten", "removed", "dropped")
         return Look(
             **{name: self.counts.get(name, 0) for name in names},

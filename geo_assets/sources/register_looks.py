@@ -41,7 +41,7 @@ class Looks(Rows):
 
         ``made`` is a word of ``register_rows`` where the entry's job is not as ``made_by`` makes it (``edits``).
         """
-        after = ""
+        after = ("", "")
         while True:
             *page, last = self.ledger.read(lambda c, after=after: self._page(c, prefix, made_by, after))  # type: ignore[misc]
             if page[0]:
@@ -50,21 +50,20 @@ class Looks(Rows):
                 return
             after = last
 
-    def _page(self, c: Connection, prefix: str, made_by: str, after: str) -> tuple[Any, ...]:
+    def _page(self, c: Connection, prefix: str, made_by: str, after: tuple[str, str]) -> tuple[Any, ...]:
         columns = source_entries.c
-        query = sa.select(columns.entry, columns.name, columns.version, columns.state, made_column(made_by)).where(
-            self._mine, columns.entry > after
-        )
+        query = sa.select(columns.entry, columns.name, columns.version, columns.state, made_column(made_by))
         if prefix:
-            query = query.where(*_begins_with(prefix))
-        compiled = query.order_by(columns.entry).limit(_PAGE)
+            query = query.where(*_begins_with(prefix, *after)).order_by(columns.beginning, columns.entry)
+        else:
+            query = query.where(columns.entry > after[1]).order_by(columns.entry)
         # the driver's own tuples: a hundred thousand rows are read before a row of SQLAlchemy's is made of each
-        cursor: Any = c.execute(compiled).cursor
+        cursor: Any = c.execute(query.where(self._mine).limit(_PAGE)).cursor
         rows = cursor.fetchall()
         if not rows:
             return (), (), (), (), None
         entries, *page = zip(*rows, strict=True)
-        return *page, entries[-1] if len(rows) == _PAGE else None
+        return *page, (page[0][-1][:BEGINNING_LENGTH], entries[-1]) if len(rows) == _PAGE else None
 
     def touched_since(self, moment: datetime) -> list[str]:
         """Names of entries that another look changed after this moment."""
@@ -167,11 +166,14 @@ class Looks(Rows):
         return expected + by
 
 
-def _begins_with(prefix: str) -> list[sa.ColumnElement[bool]]:
-    """That a name starts with this; its first characters are looked up in an index."""
+def _begins_with(prefix: str, beginning: str, entry: str) -> list[sa.ColumnElement[bool]]:
+    """That a name begins with the prefix and comes after this one in the order of the index on beginnings."""
     columns, start = source_entries.c, prefix[:BEGINNING_LENGTH]
-    exactly = sa.func.substr(columns.name, 1, len(prefix), type_=Text) == prefix
-    return [columns.beginning >= start, columns.beginning <= start + _LAST_CHARACTER * BEGINNING_LENGTH, exactly]
+    upto, start = start + _LAST_CHARACTER * BEGINNING_LENGTH, max(start, beginning)
+    conditions = [columns.beginning.between(start, upto), sa.or_(columns.beginning > start, columns.entry > entry)]
+    if len(prefix) > BEGINNING_LENGTH:
+        conditions.append(sa.func.substr(columns.name, 1, len(prefix), type_=Text) == prefix)
+    return conditions
 
 
 def forget(ledger: Ledger, name: str) -> int:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -155,6 +156,8 @@ class Followed:
         self.looks: list[tuple[str, str]] = []
         self.turns: list[str] = []
         self.breaks: set[str] = set()
+        self.look_seconds = 0.0
+        self.now = 0.0
 
     def look(self, machine: CoreMachine, source: Source, *, prefix: str = "", seconds: float | None = None) -> None:
         del machine
@@ -162,6 +165,7 @@ class Followed:
         if source.name in self.breaks:
             raise StoreUnavailableError(f"away (https://x/y?sig={CANARY})")
         self.looks.append((source.name, prefix))
+        self.now += self.look_seconds
 
     def turn(self, machine: CoreMachine, source: Source, *, seconds: float) -> None:
         del machine
@@ -336,12 +340,20 @@ def test_poison_is_deleted_after_five_tries_and_said(
 
 
 def test_a_tick_that_is_long_enough_leaves_the_rest_for_the_next(
-    machine: CoreMachine, client: QueueClient, queue: ShownAgain
+    machine: CoreMachine, client: QueueClient, queue: ShownAgain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client.send_message(text(event("b.tif")))
+    for name in ("a.tif", "b.tif", "c.tif", "roads/a.tif"):
+        client.send_message(text(event(name)))
     followed = Followed()
-    heard = take_hints(machine, queue, SOURCES, seconds=0, look=followed.look, turn=followed.turn)
-    assert (followed.looks, heard.again, left(client)) == ([], 1, 1)
+    followed.look_seconds = 13.0
+    monkeypatch.setattr(hints, "time", SimpleNamespace(monotonic=lambda: followed.now))
+    heard = hear(machine, queue, followed)
+    assert (followed.looks, followed.turns) == ([("raw", "a"), ("raw", "b")], ["raw"]), "25 seconds are over"
+    assert (heard.looks, heard.again, left(client)) == (2, 2, 2)
+    assert heard.notes[0] == "raw: this tick is long enough; events of 2 places come again"
+    queue.show_again()
+    hear(machine, queue, followed)
+    assert followed.looks[2:] == [("raw", "c"), ("raw", "roads/a")], "the next goes on where this one ended"
 
 
 # --- opening the queue ---------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from geo_assets.errors import (
     ThrottledError,
 )
 from geo_assets.sources import look as look_module
+from geo_assets.sources import register_looks
 from geo_assets.sources.comparison import listing_prefix
 from geo_assets.sources.look import Look, look
 from geo_assets.sources.preview import preview
@@ -168,12 +169,16 @@ NAMES = [
 ]  # fmt: skip
 
 
-def test_odd_names_are_told_apart_and_found_again(watched_on_each: Watched) -> None:
+def test_odd_names_are_told_apart_and_found_again(watched_on_each: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(register_looks, "_PAGE", 2)
     w = watched_on_each
     w.put(*NAMES)
     assert look(w.machine, SCENES).new == len(NAMES)
     assert numbers(look(w.machine, SCENES)) == {"seen": len(NAMES), "unchanged": len(NAMES)}
     assert set(w.entries()) == set(NAMES)
+    for prefix in {name[:length] for name in NAMES for length in (1, 2, 200, 203, 250)}:
+        found = [name for frame in w.register().frames(prefix, made_by="") for name in frame["name"]]
+        assert sorted(found) == sorted(name for name in NAMES if name.startswith(prefix))
 
 
 def test_a_page_that_comes_twice_counts_once(watched: Watched) -> None:
