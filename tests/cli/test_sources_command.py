@@ -1,4 +1,4 @@
-"""``sources list``, ``check``, ``look``, ``forget``, ``schema``: what is foretold happens; looking writes nothing."""
+"""``sources list``, ``check``, ``look``, ``again``, ``forget``, ``schema``: what is foretold happens."""
 
 import json
 import shutil
@@ -90,6 +90,30 @@ def test_changes_are_foretold_too(run: Run, maps: Path) -> None:
     assert (foretold["images"]["jobs"], foretold["whole"]["jobs"]) == (2, 1)
     done = by_name(run("sources", "look", "images", "--json").json)
     assert counts(done["images"]) == counts(foretold["images"])
+
+
+def test_what_an_edit_leaves_as_it_is_is_told_and_made_anew_when_somebody_says_so(run: Run, maps: Path) -> None:
+    assert run("sources", "again", "tables", "--execute").stdout == "tables: 0 entries wait again\n"
+    assert not (get_settings().home_path / "ledger.db").exists(), "nothing is made for nothing"
+    run("sources", "look", "tables")
+    encoded = SOURCES.replace("workflow: ingest_vector", "workflow: ingest_vector\n    parameters: {encoding: cp1252}")
+    get_settings().sources_path.write_text(encoded)
+    keeps = "1 entry keeps what other parameters made: 'geo-assets sources again tables --outdated' makes it anew"
+    listed = run("sources", "list").stdout
+    assert "tables: it was changed since it looked last" in listed
+    assert f"tables: {keeps}" in listed
+    assert f"  and: {keeps}" in run("sources", "check", "tables").stdout
+    assert run("sources", "look", "tables").stdout.endswith(f"tables: {keeps}\n")
+    dry = run("sources", "again", "tables", "--outdated")
+    assert dry.stdout == "tables: 1 entry that other parameters made would wait again\n"
+    assert "nothing was changed; add --execute" in dry.stderr
+    done = run("sources", "again", "tables", "--outdated", "--execute", "--json").json
+    assert done == {"source": "tables", "executed": True, "outdated": True, "entries": 1}
+    foretold = run("sources", "check", "tables", "--json").json[0]
+    assert (foretold["jobs"], foretold["outdated"], foretold["waiting"]) == (1, 0, 1)
+    assert foretold["jobSample"][0]["parameters"]["encoding"] == "cp1252"
+    row = run("sources", "list", "--json").json[1]
+    assert (row["edited"], row["outdated"], row["states"]["waiting"]) == (False, 0, 1)
 
 
 def test_what_will_not_become_a_job_is_told_with_its_reason(run: Run, maps: Path) -> None:

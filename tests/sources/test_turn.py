@@ -15,6 +15,7 @@ import pytest
 
 from geo_assets.coremachine.contract import JobStatus
 from geo_assets.coremachine.ledger import BULK_PRIORITY, INTERACTIVE_PRIORITY
+from geo_assets.coremachine.ledger_tables import source_entries
 from geo_assets.coremachine.submission import submit
 from geo_assets.errors import (
     AccessDeniedError,
@@ -23,6 +24,7 @@ from geo_assets.errors import (
     ThrottledError,
     UnsupportedNameError,
 )
+from geo_assets.sources.edits import made_by
 from geo_assets.sources.look import look
 from geo_assets.sources.preview import preview
 from geo_assets.sources.register import EntryState, LastLook, Register, Seen, forget
@@ -350,6 +352,117 @@ def test_a_workflow_on_the_container_has_one_job_whatever_changed(watched_on_eac
     assert len(w.attempts()) == 2, "the one that waits reads what is there when it begins"
 
 
+# --- edited sources ------------------------------------------------------------------------------------------------
+
+
+def foretold_and_done(w: Watched, which: Source) -> tuple[int, int, int]:
+    """What a tick found changed, the jobs it queued and the attempts that made; as foretold."""
+    before, attempts = preview(w.machine, which), len(w.attempts())
+    done = tick(w.machine, which)
+    assert done.look is not None
+    assert (before.new, before.changed, before.dropped, before.outdated, before.jobs) == (
+        *(done.look.new, done.look.changed, done.look.dropped, done.look.outdated),
+        done.turned.jobs,
+    )
+    return done.look.changed, done.turned.jobs, len(w.attempts()) - attempts
+
+
+def test_another_workflow_is_queued_for_all_that_matches(watched_on_each: Watched) -> None:
+    w, checks = watched_on_each, source(workflow="validate_raster_job")
+    w.put("a.tif", "b.tif")
+    tick(w.machine, checks)
+    w.work()
+    w.put("new.tif")
+    # one whose job waits and one whose job is at work, too
+    assert looked_and_turned(w, checks) == (1, 0)
+    assert look(w.machine, source(match="*.tif")).changed == 3
+    assert not any(standing_of(w.ledger, "scenes")[state] for state in (Standing.DONE, Standing.AT_WORK))
+    # edited back before anything came of it
+    assert preview(w.machine, checks).jobs == 0
+    assert foretold_and_done(w, checks) == (0, 0, 0)
+    assert standing_of(w.ledger, "scenes")[Standing.DONE] == 2
+    assert foretold_and_done(w, SCENES) == (3, 3, 3)
+    assert {(one.job_type, one.status) for one in w.attempts()[3:]} == {("process_raster", JobStatus.QUEUED)}
+    assert foretold_and_done(w, SCENES) == (0, 0, 0)
+    # what was made before is on record; what had not ended goes on
+    assert foretold_and_done(w, checks) == (3, 3, 0)
+    assert {row.asset for row in w.entries().values()} == {"raster_validation"}
+    # of one that is gone meanwhile and taken back, nothing is on record
+    w.work()
+    look(w.machine, SCENES)
+    version = w.etag("a.tif")
+    w.store.delete(IN, "a.tif")
+    look(w.machine, SCENES)
+    register = w.register()
+    register.mark_told(register.untold(limit=9))
+    w.pass_time(1)
+    register.mark_taken_back(register.expired(datetime.now(UTC), limit=9))
+    back = Seen(name="a.tif", version=version, size=4, last_modified=None, state=EntryState.WAITING, reason=None)
+    register.write_seen([back], expected=register.last_look().sequence, now=datetime.now(UTC))
+    assert register.settle(made_by(checks, w.machine.registry)) == 2
+    assert w.states() == {"a.tif": "waiting", "b.tif": "queued", "new.tif": "queued"}
+
+
+def test_an_edit_of_a_source_of_a_whole_container_queues_its_one_job(watched_on_each: Watched) -> None:
+    w, whole = watched_on_each, source(workflow="summarize_container")
+    w.put("a.tif", "b.tif")
+    assert foretold_and_done(w, whole) == (0, 1, 1)
+    w.work()
+    assert foretold_and_done(w, source(workflow="summarize_container", parameters={"file_limit": 9})) == (2, 1, 1)
+    w.work()
+    fewer = source(workflow="summarize_container", parameters={"file_limit": 9}, exclude="b.*")
+    look(w.machine, fewer)
+    assert look(w.machine, source(workflow="summarize_container", parameters={"file_limit": 9})).new == 1
+    assert foretold_and_done(w, fewer) == (1, 1, 1)
+    w.work()
+    assert foretold_and_done(w, fewer) == (0, 0, 0)
+    assert w.register().wait_again() == 1
+    assert w.register().made() == 0
+    assert foretold_and_done(w, fewer) == (0, 1, 1), "and it is not answered from the record"
+
+
+def test_other_parameters_run_nothing_until_somebody_says_so(watched: Watched) -> None:
+    w, one = watched, source(parameters={"collection_id": "one"})
+    two = source(parameters={"collection_id": "two"}, max_active=2)
+    w.put("a.tif", "b.tif")
+    tick(w.machine, one)
+    w.work()
+    w.put("new.tif")
+    assert foretold_and_done(w, two) == (0, 1, 1)
+    w.work()
+    told = tick(w.machine, two)
+    assert told.text.endswith(
+        "; 2 entries keep what other parameters made: 'geo-assets sources again scenes --outdated' makes them anew"
+    )
+    assert told.is_quiet, "it was logged when it began"
+    assert tick(w.machine, one).text.count("1 entry keeps what other parameters made") == 1
+    assert not tick(w.machine, two).is_quiet
+    made = made_by(two, w.machine.registry)
+    assert [w.register().made(which) for which in (made, None)] == [2, 3]
+    assert w.register().wait_again(made) == 2
+    assert w.register().made(made) == 0
+    # what is new goes first, in the present parameters
+    w.put("zz.tif")
+    assert tick(w.machine, source(parameters={"collection_id": "two"}, max_active=1)).turned.queued == w.work() == 1
+    assert foretold_and_done(w, two) == (0, 2, 2)
+    assert [(x.partition_key[9:], x.parameters["collection_id"], x.number) for x in w.attempts()[3:]] == [
+        ("zz.tif", "two", 1),
+        ("a.tif", "two", 1),
+        ("b.tif", "two", 1),
+    ]
+    # once more, and anew: the record does not answer
+    w.work()
+    assert w.register().wait_again() == 4
+    assert "2 queued" in tick(w.machine, two).text
+    w.work()
+    w.put("a.tif")
+    assert tick(w.machine, two).turned.queued == 2
+    assert [(x.partition_key[9:], x.number) for x in w.attempts()[6:]] == [
+        *(("a.tif", 2), ("b.tif", 2)),
+        *(("a.tif", 3), ("new.tif", 2)),
+    ]
+
+
 def test_somebody_who_waits_goes_first(watched: Watched) -> None:
     watched.put(*(f"{number}.tif" for number in range(30)))
     looked_and_turned(watched)
@@ -390,10 +503,18 @@ def test_a_blob_that_is_back_as_it_was_is_answered_as_before(watched: Watched) -
 
 
 def _scenario(w: Watched) -> None:
-    """New, changed, gone, back, half, refused: all to be dealt with by one tick."""
+    """New, changed, gone, back, half, refused, edited, edited back, anew: all to be dealt with by one tick."""
     w.put("same.gpkg", "changed.gpkg", "gone.gpkg", "back.gpkg", "whole.shp", "whole.shx", "whole.dbf")
+    w.put("edited.gpkg", "settled.gpkg", "again.gpkg")
     tick(w.machine, VECTORS)
     w.work()
+    for name, values in {
+        "edited.gpkg": {"made_by": "0" * 24},
+        "settled.gpkg": {"state": "waiting", "again": "edited"},
+        "again.gpkg": {"state": "waiting", "again": "again"},
+    }.items():
+        edit = source_entries.update().where(source_entries.c.name == name).values(**values)
+        w.ledger.write(lambda c, edit=edit: c.execute(edit))  # type: ignore[misc]
     w.store.delete(IN, "back.gpkg")
     tick(w.machine, VECTORS)
     w.put("changed.gpkg", "back.gpkg", "new.gpkg", "other/new.geojson", "half.shp", "whole.dbf")
@@ -401,7 +522,7 @@ def _scenario(w: Watched) -> None:
 
 
 def _outcome(w: Watched) -> tuple[object, object]:
-    columns = ("version", "state", "reason", "partition_key", "submitted_version")
+    columns = ("version", "state", "reason", "partition_key", "submitted_version", "made_by", "again")
     rows = {name: tuple(getattr(row, column) for column in columns) for name, row in w.entries().items()}
     return rows, sorted((one.partition_key, one.number, one.source_version) for one in w.attempts())
 
@@ -424,6 +545,8 @@ def test_a_tick_may_die_anywhere(tmp_path: Path, ledger_template: Path) -> None:
     tick(w.machine, VECTORS)
     points = ledger.calls - before
     expected = _outcome(w)
+    latest = [w.ledger.latest_job("vector_table", f"geo.{name}", "ingest_vector") for name in ("settled", "again")]
+    assert [job.attempts for job in latest if job is not None] == [1, 2]
     ledger.close()
     assert points >= 10
     for point in range(1, points + 2):
