@@ -58,11 +58,12 @@ class Turns(Rows):
         return self.ledger.read(lambda c: c.execute(query).scalar_one())
 
     def queued_since(self, moment: datetime) -> int:
-        """How many attempts of this source were made after this moment."""
+        """How many attempts of this source were made after this moment, and not later than now."""
+        # where the clock was put back, what was made before that lies in the future
         query = (
             sa.select(sa.func.count())
             .select_from(attempts)
-            .where(attempts.c.source == self.source, attempts.c.created_at > moment)
+            .where(attempts.c.source == self.source, attempts.c.created_at.between(moment, datetime.now(UTC)))
         )
         return self.ledger.read(lambda c: c.execute(query).scalar_one())
 

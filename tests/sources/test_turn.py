@@ -249,6 +249,9 @@ def test_no_more_are_queued_than_a_minute_may_have(watched: Watched) -> None:
     assert turn(watched.machine, slow).note == "per_minute is 2"
     watched.pass_time(61)
     assert turn(watched.machine, slow).queued == 2
+    watched.work()
+    watched.pass_time(-86400)
+    assert turn(watched.machine, slow).queued == 1, "what the clock said before it was put back does not count"
 
 
 def test_what_no_job_can_be_made_of_is_refused_with_the_reason(watched: Watched) -> None:
