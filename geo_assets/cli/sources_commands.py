@@ -289,6 +289,8 @@ def _do(work: _Work, source: "Source", *, quiet: bool) -> dict[str, Any]:
         )
         if not turned.taken or (told and not turned.queued):
             break
+    if looked.problem:
+        note(f"{source.name}: {looked.problem}")
     if not quiet:
         say(
             f"{source.name}: {looked.seen:,} match: {looked.new:,} new, {looked.changed:,} changed,"
@@ -298,7 +300,7 @@ def _do(work: _Work, source: "Source", *, quiet: bool) -> dict[str, Any]:
         )
         if keeps := keep_text(source, looked.outdated):
             say(f"{source.name}: {keeps}")
-    did = {"queued": queued, "jobs": jobs, "refused": refused, "note": told, "clean": not refused}
+    did = {"queued": queued, "jobs": jobs, "refused": refused, "note": told, "clean": not (refused or looked.problem)}
     return {"source": source.name, **camel_fields(looked), **did}
 
 
@@ -408,6 +410,8 @@ def _print_preview(settings: Settings, found: "Preview") -> None:
     _print_named("incomplete", found.incomplete, found.incomplete_sample)
     _print_named("refused", found.refused, found.refused_sample)
     _print_named("same partition", found.collisions, found.collision_sample)
+    if found.problem:
+        note(f"{source.name}: {found.problem}")
     if found.over_keys_limit:
         note(
             f"{source.name}: {found.over_keys_limit:,} partition keys more than GEO_ASSETS_PARTITION_KEYS_LIMIT:"

@@ -9,6 +9,7 @@ grow with the container.
 
 import hashlib
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from geo_assets.sources.register import (
     Register,
 )
 from geo_assets.sources.source import Source
+from geo_assets.stores.blobs import UNREADABLE_FOLDER, printable
 
 __all__ = ["KEY", "Comparison", "Differences", "listing_prefix"]
 
@@ -101,6 +103,8 @@ class Comparison:
         self.made_by = made_by(self.source, machine.registry)
         self._there, self._seen = (stack.enter_context(Buckets(machine.settings.scratch_path, stem())) for _ in "12")
         self._untouchable = pl.Series("name", [], pl.String)
+        self._unreadable: dict[str, str] = {}
+        self._folders: list[str] = []
 
     def read_container(self, machine: CoreMachine, seconds: float | None = None) -> None:
         """List the container now.
@@ -115,7 +119,7 @@ class Comparison:
         )
         try:
             for entries in stream if seconds is None else items_until(stream, self.clock + seconds):
-                self._there.add(entries.select(*ENTRY_SCHEMA))
+                self._add(entries)
         except TimeoutError:
             msg = (
                 f"listing the container '{self.source.container}' for source '{self.source.name}' takes longer than"
@@ -130,11 +134,27 @@ class Comparison:
             listing.container, listing.key, columns=list(ENTRY_SCHEMA), version=listing.version
         )
         for entries in frames:
-            self._there.add(entries.select(*ENTRY_SCHEMA))
+            self._add(entries)
         self.began = listing.listed_at
         self._read_known("")
 
+    def _add(self, entries: pl.DataFrame) -> None:
+        folders = entries.filter(pl.col("problem").str.starts_with(UNREADABLE_FOLDER))
+        self._unreadable.update(zip(folders["name"], folders["problem"], strict=True))
+        self._there.add(entries.select(*ENTRY_SCHEMA))
+
+    @property
+    def problem(self) -> str:
+        """Why part of the container is left as it was: its folders that cannot be read; empty where there are none."""
+        if not self._unreadable:
+            return ""
+        more = len(self._unreadable) - 1
+        others = f"; {more:,} more cannot be read either" if more else ""
+        first = self._unreadable[self._folders[0]]
+        return f"container '{self.source.container}': {first}, and what was seen there stays as it was{others}"
+
     def _read_known(self, prefix: str) -> None:
+        self._folders = sorted(self._unreadable)
         for frame in self.register.frames(prefix, made_by=self.made_by):
             self._seen.add(frame)
 
@@ -201,9 +221,22 @@ class Comparison:
         return named.with_columns(role=role).select(*KEY, pl.col("_dropped").fill_null(~gone))
 
     def _without_untouchable(self, frame: pl.DataFrame) -> pl.DataFrame:
+        if self._folders:
+            shown = frame.select(KEY).iter_rows()
+            frame = frame.filter(~pl.Series([self._is_unreadable(*row) for row in shown], dtype=pl.Boolean))
         if self._untouchable.is_empty():
             return frame
         return frame.filter(~pl.col("name").is_in(self._untouchable.implode()))
+
+    def _is_unreadable(self, name: str, bad: bool) -> bool:  # noqa: FBT001 - a row
+        """Whether a name lies below a folder that cannot be read, is that folder, or a dataset that holds it."""
+        # folders are told as they are shown, and so are names that cannot be opened
+        as_shown = bad or (name.isprintable() and "\\" not in name)
+        inside = f"{name if as_shown else printable(name)}/"
+        at = bisect_right(self._folders, inside)
+        # none of them lies in another
+        below = at > 0 and inside.startswith(self._folders[at - 1])
+        return below or (at < len(self._folders) and self._folders[at].startswith(inside))
 
     def _changes(self, matching: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
         """What is not as it was, with what ``change`` that is."""

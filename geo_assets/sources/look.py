@@ -8,6 +8,7 @@ Nothing depends on seeing every change: a look compares states, so one that fail
 next.  One that finds nothing new writes when it was, once a minute at most.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,19 +25,25 @@ from geo_assets.errors import GeoAssetsError, LedgerUnavailableError, LookOverta
 from geo_assets.redaction import redact
 from geo_assets.sources.comparison import Comparison
 from geo_assets.sources.register import BATCH, ELSEWHERE, OUTDATED, SETTLED, EntryState, LastLook, Register, Seen
+from geo_assets.sources.rules import grain_of
 from geo_assets.sources.source import Source
 
-__all__ = ["Look", "look"]
+__all__ = ["Look", "look", "seen_of", "standing_asset"]
 
 _WRITE_SECONDS = 10.0
 """How long a look that has a limit may write; the next one writes the rest."""
 _SECONDS = 48.0
 """How long such a look may take in all."""
 _MANY = 100
-"""Entries that do not vanish at once without a second look."""
+"""Entries that do not vanish at once, where they are more than half of all, without a look much later."""
+_AGREES_AFTER = timedelta(minutes=15)
+_AGREES_AFTER_LOOKS = 10
+_AGREES_WITHIN = timedelta(days=1)
+"""How much later: so many minutes, or so many looks where that is longer, but a day at most."""
 _STALE = timedelta(seconds=45)
 """Age at which the time of the latest look is written though nothing was new: of one a minute, each time."""
-_EMPTY = "suddenly empty"
+_MOMENT = "%Y-%m-%d %H:%M:%S"
+_SUDDENLY = re.compile(r" is suddenly .* since (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC;")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +64,9 @@ class Look:
     dropped: int = 0
     """There, but matching no more."""
     postponed: int = 0
-    """No longer there, it seems; a second look has to agree."""
+    """No longer there, it seems; a look much later has to agree."""
+    problem: str = ""
+    """Why not all that was seen, or not seen, is believed: an unreadable folder, or a sudden loss."""
     waiting: int = 0
     refused: int = 0
     gone: int = 0
@@ -83,7 +92,7 @@ def look(
     seconds: float | None = None,
     listing: ListingInfo | None = None,
     listed_from: datetime | None = None,
-    by_run: bool = False,
+    by_run: bool | None = None,
 ) -> Look:
     """Compare a source's container with what is remembered of it.
 
@@ -94,7 +103,7 @@ def look(
         seconds: how long listing may take.
         listing: read this one instead of the container.
         listed_from: when that listing began; what was seen since is left as it is.
-        by_run: whether the next look is to read such a listing, too.
+        by_run: whether the next look is to read such a listing, too; default: as it was.
 
     Raises:
         LookTooLongError: listing took too long; nothing was written, but that the next look is to be by a run.
@@ -124,25 +133,30 @@ def look(
             raise
         work.leave_alone(register.touched_since(listed_from) if listed_from is not None else [])
         missed = stack.enter_context(Buckets(machine.settings.scratch_path, stem()))
-        return _Writing(work, before, by_run=by_run).write(missed, limited=seconds is not None)
+        by_run = before.by_run if by_run is None else by_run
+        asset = standing_asset(machine, source)
+        return _Writing(work, before, by_run=by_run, asset=asset).write(missed, limited=seconds is not None)
 
 
 class _Writing:
     """What a comparison finds, written down."""
 
-    def __init__(self, work: Comparison, before: LastLook, *, by_run: bool) -> None:
+    def __init__(self, work: Comparison, before: LastLook, *, by_run: bool, asset: str | None) -> None:
         self.work, self.register, self.source = work, work.register, work.source
-        self.before, self.by_run = before, by_run
+        self.before, self.by_run, self.asset = before, by_run, asset
         self.sequence = before.sequence
         self.counts: dict[str, int] = {}
         self.write_until: float | None = None
+        self.problem = redact(work.problem)[:1000]
 
     def write(self, missed: Buckets, *, limited: bool) -> Look:
         if limited:
             self.write_until = min(time.monotonic() + _WRITE_SECONDS, self.work.clock + _SECONDS)
-        live = 0
+        live = vanished = 0
         for found in self.work.differences():
-            live += found.known.filter(pl.col("state") != EntryState.GONE.value).height
+            dropped = int(found.missed["_dropped"].sum())
+            live += found.known.filter(pl.col("state") != EntryState.GONE.value).height - dropped
+            vanished += found.missed.height - dropped
             self._count("seen", found.matching.height)
             self._count("unchanged", found.matching.height - found.changes.height)
             for made in (OUTDATED, SETTLED):
@@ -151,26 +165,27 @@ class _Writing:
             if found.missed.height:
                 missed.add(found.missed)
         self._count("seen", 0)
-        if not self.work.prefix and not self.counts["seen"] and live > _MANY and not self._was_empty_before():
-            return self._postpone(live)
-        self._write_missed(missed)
+        doubt = self._doubt(vanished, live)
+        self.problem = "; ".join(filter(None, [doubt, self.problem]))
+        self._write_missed(missed, with_gone=not doubt)
         if self.counts.get(SETTLED):
             self.register.settle(self.work.made_by)
-        return self._conclude()
+        return self._conclude(postponed=vanished if doubt else 0)
 
     def _write_seen(self, found: pl.DataFrame) -> None:
         for batch in found.iter_slices(BATCH):
             if self._late():
                 self._count("unwritten", batch.height)
                 continue
-            seen = [_seen(row) for row in batch.iter_rows(named=True)]
-            self.sequence = self.register.write_seen(seen, expected=self.sequence, now=datetime.now(UTC))
+            seen = [seen_of(row) for row in batch.iter_rows(named=True)]
+            now = datetime.now(UTC)
+            self.sequence = self.register.write_seen(seen, expected=self.sequence, now=now, asset=self.asset)
             for change, count in batch["change"].value_counts().iter_rows():
                 self._count(change, count)
 
-    def _write_missed(self, missed: Buckets) -> None:
+    def _write_missed(self, missed: Buckets, *, with_gone: bool) -> None:
         for frame in _each(missed):
-            dropped, gone = frame.filter("_dropped"), frame.filter(~pl.col("_dropped"))
+            dropped, gone = frame.filter("_dropped"), frame.filter(~pl.col("_dropped") & pl.lit(with_gone))
             for bad in (False, True):
                 for batch in dropped.filter(pl.col("_bad") == bad).iter_slices(BATCH):
                     if self._left_to_the_next(batch):
@@ -192,47 +207,60 @@ class _Writing:
     def _late(self) -> bool:
         return self.write_until is not None and time.monotonic() > self.write_until
 
-    def _was_empty_before(self) -> bool:
-        return self.before.error is not None and _EMPTY in self.before.error
-
-    def _postpone(self, live: int) -> Look:
-        container = f"the container '{self.source.container}'"
-        where = f" below '{self.source.prefix}'" if self.source.prefix else ""
-        self.register.note(
-            error=f"{container} is {_EMPTY}{where}: of {live:,} entries none is there; they count as gone when the next"
-            " look finds the same"
+    def _doubt(self, vanished: int, live: int) -> str:
+        """Why what vanished does not count as gone yet; empty: it does."""
+        if self.work.prefix or vanished <= _MANY or vanished * 2 <= live:
+            return ""
+        noted = _SUDDENLY.search(self.before.error or "")
+        first = datetime.strptime(noted[1], _MOMENT).replace(tzinfo=UTC) if noted else self.work.began
+        since = min(first, self.work.began)
+        looks = timedelta(seconds=min(_AGREES_AFTER_LOOKS * self.source.every_seconds, _AGREES_WITHIN.total_seconds()))
+        until = since + max(_AGREES_AFTER, looks)
+        if self.work.began >= until:
+            return ""
+        below = f" below '{self.source.prefix}'" if self.source.prefix else ""
+        what = "empty" if vanished == live else "half empty"
+        return (
+            f"the container '{self.source.container}' is suddenly {what}{below}: of {live:,} entries"
+            f" {'none is there' if vanished == live else f'{vanished:,} are not there'}, since {since:{_MOMENT}} UTC;"
+            f" they count as gone when a look after {until:{_MOMENT}} UTC finds the same"
         )
-        return self._result(postponed=live)
 
-    def _conclude(self) -> Look:
-        result = self._result()
+    def _conclude(self, *, postponed: int) -> Look:
+        result = self._result(postponed=postponed)
         finished = not (result.unwritten or self.counts.get("unfinished"))
-        if not self.work.prefix and finished and self._worth_writing(result):
+        if self.work.prefix:
+            return result
+        if finished and self._worth_writing(result):
             self.register.note(
                 looked_at=self.work.began,
                 seconds=result.seconds,
                 entries=result.seen,
                 definition=self.source.definition,
-                error=None,
+                error=self.problem or None,
                 by_run=self.by_run,
             )
+        elif self.problem and self.problem != self.before.error:
+            self.register.note(error=self.problem)
         return result
 
     def _worth_writing(self, result: Look) -> bool:
         before = self.before
-        same = (before.definition, before.error, before.by_run) == (self.source.definition, None, self.by_run)
+        now = (self.source.definition, self.problem or None, self.by_run)
+        same = (before.definition, before.error, before.by_run) == now
         fresh = before.looked_at is not None and self.work.began - before.looked_at < _STALE
         # what waits to be stable is measured by when it was looked at last
         waits = bool(result.waiting and self.source.stable_seconds)
         return result.found_something or waits or self.by_run or not (same and fresh)
 
-    def _result(self, *, postponed: int = 0) -> Look:
+    def _result(self, *, postponed: int) -> Look:
         # a look at few names is not to read all that is remembered
         states = dict.fromkeys(EntryState, 0) if self.work.prefix else self.register.counts()
         names = ("seen", "new", "changed", "returned", "unchanged", "unwritten", "removed", "dropped")
         return Look(
             **{name: self.counts.get(name, 0) for name in names},
             postponed=postponed,
+            problem=self.problem,
             waiting=states[EntryState.WAITING],
             refused=states[EntryState.REFUSED],
             gone=states[EntryState.GONE],
@@ -246,7 +274,14 @@ class _Writing:
         self.counts[name] = self.counts.get(name, 0) + number
 
 
-def _seen(row: dict[str, object]) -> Seen:
+def standing_asset(machine: CoreMachine, source: Source) -> str | None:
+    """What a source's workflow makes of single blobs; ``None``: it is about whole containers, or unknown."""
+    binding = machine.registry.get(source.workflow)
+    return None if binding is None or grain_of(binding) == "container" else binding.asset
+
+
+def seen_of(row: dict[str, object]) -> Seen:
+    """What is written down of a row of :attr:`~geo_assets.sources.comparison.Differences.changes`."""
     problem, missing = row["problem"], row["missing"]
     reason = str(problem) if problem is not None else f"waits for {missing} beside it" if missing else None
     return Seen(
@@ -257,6 +292,7 @@ def _seen(row: dict[str, object]) -> Seen:
         state=EntryState.WAITING if problem is None else EntryState.REFUSED,
         reason=reason,
         edited=row["made"] == ELSEWHERE,
+        returned=row["change"] == "returned",
     )
 
 

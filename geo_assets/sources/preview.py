@@ -21,7 +21,9 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import ParameterError
 from geo_assets.redaction import redact
 from geo_assets.sources.comparison import KEY, Comparison
+from geo_assets.sources.look import seen_of, standing_asset
 from geo_assets.sources.register import OUTDATED, SETTLED, EntryState, Register
+from geo_assets.sources.register_rows import entry_id
 from geo_assets.sources.rules import grain, parameters_for
 from geo_assets.sources.source import Source
 
@@ -84,6 +86,8 @@ class Preview:
     """Such names beyond those that were tried."""
     job_sample: list[SampleJob] = field(default_factory=list)
     waves: int = 0
+    problem: str = ""
+    """Which folders cannot be read, so that nothing is known of what lies there."""
     over_keys_limit: int = 0
     """Partition keys beyond what GEO_ASSETS_PARTITION_KEYS_LIMIT says."""
 
@@ -94,8 +98,8 @@ class Preview:
 
     @property
     def is_clean(self) -> bool:
-        """Whether everything that is complete would become a job."""
-        return not (self.refused or self.collisions)
+        """Whether all can be read, and everything that is complete would become a job."""
+        return not (self.refused or self.collisions or self.problem)
 
 
 def preview(
@@ -121,12 +125,13 @@ def preview(
         work.open(stack, machine)
         work.read_container(machine)
         trial = _Trial(binding, register, found, sample)
-        _tell(work, found, trial, sample)
+        found.problem = redact(work.problem)[:1000]
+        _tell(work, found, trial, sample, standing_asset(machine, source))
     _conclude(machine, binding, register, found, trial)
     return found
 
 
-def _tell(work: Comparison, found: Preview, trial: "_Trial", sample: int) -> None:
+def _tell(work: Comparison, found: Preview, trial: "_Trial", sample: int, asset: str | None) -> None:
     """What a look would find, and the turns after it do."""
     matched: Counter[str] = Counter()
     unmatched: Counter[str] = Counter()
@@ -151,11 +156,20 @@ def _tell(work: Comparison, found: Preview, trial: "_Trial", sample: int) -> Non
         waiting = waiting.join(settled, on=KEY, how="anti")
         found.waiting += waiting.join(one.changes, on=KEY, how="anti").height
         # the same columns, so that what differs comes once
-        trial.add(pl.concat([one.changes.select(one.matching.columns), waiting]).unique(KEY, maintain_order=True))
+        changes = one.changes.filter(~_stands(work, one.changes, asset)).select(one.matching.columns)
+        trial.add(pl.concat([changes, waiting]).unique(KEY, maintain_order=True))
         trial.explain(refused.join(one.changes, on=KEY, how="anti"))
     found.matched, found.unmatched = dict(sorted(matched.items())), dict(sorted(unmatched.items()))
     for name in ("new", "changed", "returned", "unchanged", "removed", "dropped"):
         setattr(found, name, counted[name])
+
+
+def _stands(work: Comparison, changes: pl.DataFrame, asset: str | None) -> pl.Series:
+    """Which of these are back as they went, so that no job is needed."""
+    seen = [seen_of(row) for row in changes.iter_rows(named=True)] if "returned" in changes["change"] else []
+    standing = work.register.standing(seen, asset) if seen and asset is not None else set()
+    ids = [entry_id(one.name, one.version) in standing for one in seen] or [False] * changes.height
+    return pl.Series(ids, dtype=pl.Boolean)
 
 
 def _left_out(entries: pl.DataFrame) -> pl.DataFrame:

@@ -13,16 +13,30 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from geo_assets.coremachine.batches import chunks
+from geo_assets.coremachine.contract import JobStatus
 from geo_assets.coremachine.ledger import Ledger
-from geo_assets.coremachine.ledger_tables import BEGINNING_LENGTH, Text, source_entries, source_looks
+from geo_assets.coremachine.ledger_tables import BEGINNING_LENGTH, Text, jobs, source_entries, source_looks
 from geo_assets.errors import LookOvertakenError
 from geo_assets.sources.register_edits import made_column
-from geo_assets.sources.register_rows import BATCH, EDITED, PROBLEM, TOLD, EntryState, LastLook, Rows, Seen, entry_id
+from geo_assets.sources.register_rows import (
+    BATCH,
+    EDITED,
+    PROBLEM,
+    TAKEN_BACK,
+    TOLD,
+    EntryState,
+    LastLook,
+    Rows,
+    Seen,
+    entry_id,
+)
 
 _PAGE = 50_000
 _LAST_CHARACTER = "\U0010ffff"
 FRAME = {"name": pl.String(), "version": pl.String(), "state": pl.String(), "made": pl.String()}
 """Columns of :meth:`Register.frames`."""
+# one that is at work may just have missed what was gone
+_STANDING = (JobStatus.QUEUED.value, JobStatus.COMPLETED.value)
 
 
 class Looks(Rows):
@@ -72,10 +86,52 @@ class Looks(Rows):
         )
         return self.ledger.read(lambda c: list(c.execute(query).scalars()))
 
-    def write_seen(self, seen: Sequence[Seen], *, expected: int, now: datetime) -> int:
+    def standing(self, seen: Sequence[Seen], asset: str) -> set[str]:
+        """Ids of those that are back as they went, and need no other job; see :meth:`write_seen`."""
+        return self.ledger.read(lambda c: self._standing(c, seen, asset))
+
+    def _standing(self, c: Connection, seen: Sequence[Seen], asset: str) -> set[str]:
+        versions = {entry_id(one.name, one.version): one.version for one in seen if one.returned and one.reason is None}
+        mine, other, later = source_entries.c, source_entries.alias("other"), jobs.alias("later")
+        newest = sa.select(sa.func.max(later.c.latest_attempt)).where(
+            later.c.asset == jobs.c.asset, later.c.partition_key == jobs.c.partition_key
+        )
+        stands = sa.select(sa.literal(1)).where(
+            jobs.c.asset == mine.asset,
+            jobs.c.partition_key == mine.partition_key,
+            jobs.c.latest_attempt == newest.scalar_subquery(),
+            jobs.c.status.in_(_STANDING),
+            jobs.c.withdrawn_at.is_(None),
+        )
+        # who had the partition meanwhile may have made something else of it
+        shared = sa.select(sa.literal(1)).where(
+            other.c.asset == mine.asset,
+            other.c.partition_key == mine.partition_key,
+            sa.or_(other.c.source != mine.source, other.c.entry != mine.entry),
+        )
+        query = sa.select(mine.entry, mine.submitted_version).where(
+            self._mine,
+            mine.state == EntryState.GONE.value,
+            sa.func.coalesce(mine.reason, "") != TAKEN_BACK,
+            mine.asset == asset,
+            mine.again.is_(None),
+            stands.exists(),
+            ~shared.exists(),
+        )
+        rows = [row for chunk in chunks(sorted(versions)) for row in c.execute(query.where(mine.entry.in_(chunk)))]
+        return {row.entry for row in rows if row.submitted_version == versions[row.entry]}
+
+    def write_seen(self, seen: Sequence[Seen], *, expected: int, now: datetime, asset: str | None = None) -> int:
         """Write what a look found new or changed, up to :data:`BATCH` entries; the sequence after it.
 
-        An entry that is back in the version that became a job last has nothing to wait for.
+        An entry that is back in the version that became a job last has nothing to wait for: if it was whole meanwhile,
+        or if it was gone and what that job made of it stands.
+
+        Args:
+            seen: what was found.
+            expected: the sequence as it is believed to be.
+            now: when it was found.
+            asset: what a job an entry is about; ``None``: nothing stands of what was gone.
 
         Raises:
             LookOvertakenError: the sequence is not as expected; nothing was written.
@@ -99,7 +155,9 @@ class Looks(Rows):
 
         def work(c: Connection) -> int:
             after = self._advance(c, expected, len(rows))
-            c.execute(_upsert(c), rows)
+            standing = self._standing(c, seen, asset) if asset is not None else ()
+            queued = {"state": EntryState.QUEUED.value}
+            c.execute(_upsert(c), [{**row, **queued} if row["entry"] in standing else row for row in rows])
             return after
 
         return self.ledger.write(work)

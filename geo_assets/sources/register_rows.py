@@ -102,6 +102,8 @@ class Seen:
     reason: str | None
     edited: bool = False
     """Whether it waits because its source makes other things now."""
+    returned: bool = False
+    """Whether it was gone before."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,11 @@ class Turns(Rows):
         )
         return self.ledger.read(lambda c: [entry_of(row) for row in c.execute(query)])
 
+    def has_waiting(self, *, after: datetime, upto: datetime) -> bool:
+        """Whether an entry whose version was first seen in this time waits for nothing but its turn."""
+        query = sa.select(sa.literal(1)).where(*self._waits(upto), source_entries.c.seen_at > after).limit(1)
+        return self.ledger.read(lambda c: c.execute(query).first()) is not None
+
     def _waits(self, seen_before: datetime | None, *, whole: bool = True) -> list[sa.ColumnElement[bool]]:
         conditions = [self._mine, source_entries.c.state == EntryState.WAITING.value]
         if whole:

@@ -33,6 +33,7 @@ __all__ = ["Ticked", "tick"]
 _TICK_SECONDS = 50.0
 """How long a look and a turn may take together; Dagster ends a tick after 60."""
 _TURN_SECONDS = 20.0
+_YEAR = 366.0 * 86_400
 _REST = 10
 """How many times as long as a listing by a run took there is none, so that it takes a tenth of the time at most."""
 
@@ -75,7 +76,8 @@ def tick(
     Args:
         machine: the parts.
         source: which.
-        due: whether it is time for a look; a source that looks by runs decides that itself.
+        due: whether it is time for a look; a source that looks by runs decides that itself, and what waits to be
+            stable may need one before.
         configured: names of the sources there are; ``None``: all that ever left something (``register``).
 
     Raises:
@@ -86,7 +88,10 @@ def tick(
     texts: list[str] = []
     found, looked = _look(machine, source, texts, due=due)
     left = min(_TURN_SECONDS, began + _TICK_SECONDS - time.monotonic())
-    turned = _turn(machine, source, texts, seconds=left, configured=configured)
+    if found is not None and found.postponed and not found.seen:
+        turned = Turned(note="nothing is queued while nothing is there")
+    else:
+        turned = _turn(machine, source, texts, seconds=left, configured=configured)
     register = Register(machine.ledger, source.name)
     counts = register.counts()
     texts += _what_waits(register, source, counts, turned)
@@ -112,7 +117,7 @@ def _look(machine: CoreMachine, source: Source, texts: list[str], *, due: bool) 
         last = Register(machine.ledger, source.name).last_look()
         if last.by_run:
             return None, _by_run(machine, source, last, texts)
-        if not due:
+        if not due and not _ripens(machine, source, last):
             return None, False
         found = look(machine, source, seconds=machine.settings.look_seconds)
     except LookTooLongError as error:
@@ -128,9 +133,20 @@ def _look(machine: CoreMachine, source: Source, texts: list[str], *, due: bool) 
         texts.append(redact(f"the container '{source.container}' cannot be looked at, so nothing is changed: {error}"))
         return None, True
     texts.append(_what_was_seen(found))
-    if found.postponed:
-        texts.append(Register(machine.ledger, source.name).last_look().error or "")
+    if found.problem:
+        texts.append(found.problem)
     return found, not found.unwritten
+
+
+def _ripens(machine: CoreMachine, source: Source, last: LastLook) -> bool:
+    """Whether something waits only for a look that finds it unchanged; looks take a tenth of the time at most."""
+    if not source.stable_seconds or last.looked_at is None:
+        return False
+    now, stable = datetime.now(UTC), timedelta(seconds=min(source.stable_seconds, _YEAR))
+    if now - last.looked_at < max(stable, timedelta(seconds=_REST * (last.seconds or 0))):
+        return False
+    register = Register(machine.ledger, source.name)
+    return register.has_waiting(after=last.looked_at - stable, upto=now - stable)
 
 
 def _by_run(machine: CoreMachine, source: Source, last: LastLook, texts: list[str]) -> bool:
@@ -151,7 +167,8 @@ def _by_run(machine: CoreMachine, source: Source, last: LastLook, texts: list[st
     # what is listed by runs takes at least half the time that a tick has, failed listings included
     took = max(seconds_taken(job), machine.settings.look_seconds / 2)
     rest = timedelta(seconds=max(source.every_seconds, _REST * took))
-    rested = ended is None or datetime.now(UTC) - ended >= rest
+    soon = timedelta(seconds=_REST * took)
+    rested = ended is None or datetime.now(UTC) - ended >= (soon if _ripens(machine, source, last) else rest)
     if job is None or rested or was_lost(machine, source, last, job):
         asked = ask_for_listing(machine, source)
         texts.append(f"a run is asked to list the container '{source.container}' (job {asked[:12]})")

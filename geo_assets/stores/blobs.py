@@ -21,6 +21,7 @@ from geo_assets.errors import ChecksumMismatchError, UnsupportedNameError
 __all__ = [
     "FULL_LISTING_SCHEMA",
     "LISTING_SCHEMA",
+    "UNREADABLE_FOLDER",
     "BlobProperties",
     "BlobStore",
     "Detail",
@@ -206,6 +207,10 @@ class BlobStore(Protocol):
     def uri(self, container: str, name: str) -> str:
         """A durable address of the blob: no query, no signature, percent-encoded."""
         ...
+
+
+UNREADABLE_FOLDER = "unreadable folder: "
+"""What the problem of a listing's row begins with that stands for a folder whose blobs could not be listed."""
 
 
 def printable(name: str) -> str:

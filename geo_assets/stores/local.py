@@ -39,6 +39,7 @@ from geo_assets.errors import (
     UnsupportedNameError,
 )
 from geo_assets.stores.blobs import (
+    UNREADABLE_FOLDER,
     BlobProperties,
     Detail,
     PutMode,
@@ -483,7 +484,7 @@ def _unreadable(name: bytes, error: OSError) -> Row | None:
     if isinstance(error, FileNotFoundError):
         return None
     shown = printable(os.fsdecode(name))
-    return shown, 0, _EPOCH, None, f"unreadable folder: '{shown}' ({error.strerror}); its blobs are not listed"
+    return shown, 0, _EPOCH, None, f"{UNREADABLE_FOLDER}'{shown}' ({error.strerror}); its blobs are not listed"
 
 
 def _followed(folder: Path, path: bytes) -> os.stat_result | None:

@@ -28,6 +28,7 @@ from geo_assets.sources.comparison import listing_prefix
 from geo_assets.sources.look import Look, look
 from geo_assets.sources.preview import preview
 from geo_assets.sources.register import EntryState
+from geo_assets.sources.tick import tick
 from geo_assets.stores.memory import MemoryBlobStore
 from tests.containers.generated import Blob, GeneratedStore
 from tests.sources.watching import IN, TrackedLedger, Watched, source
@@ -232,19 +233,49 @@ def test_a_listing_that_fails_touches_no_entry(watched: Watched, error: Exceptio
     assert w.register().last_look().error is None
 
 
-def test_a_container_that_is_suddenly_empty_is_looked_at_twice(watched: Watched) -> None:
+@pytest.mark.parametrize(("kept", "said"), [(0, "empty: of 101 entries none is there"), (99, "half empty: of 200 ")])
+def test_what_vanishes_suddenly_is_gone_when_a_look_much_later_agrees(watched: Watched, kept: int, said: str) -> None:
     w = watched
-    w.put(*(f"{number}.tif" for number in range(101)))
+    w.put(*(f"{number}.tif" for number in range(101)), *(f"kept/{number}.tif" for number in range(kept)))
     look(w.machine, SCENES)
     for number in range(101):
         w.store.delete(IN, f"{number}.tif")
-    assert numbers(look(w.machine, SCENES)) == {"postponed": 101}
-    assert set(w.states().values()) == {"waiting"}
-    error = w.register().last_look().error
-    assert error is not None
-    assert "suddenly empty: of 101 entries none is there" in error
-    assert numbers(look(w.machine, SCENES)) == {"removed": 101}
+    for _ in range(2):
+        assert look(w.machine, SCENES).postponed == 101
+        ticked = tick(w.machine, SCENES)
+        assert f"suddenly {said}" in ticked.problem
+        assert ticked.problem in ticked.text
+        w.pass_time(60)
+    assert set(w.states().values()) == {"queued"} if kept else {"waiting"}, "what is there goes on"
+    w.pass_time(900)
+    assert look(w.machine, SCENES).removed == 101
     assert w.register().last_look().error is None
+
+
+def test_below_a_folder_that_cannot_be_read_everything_stays_as_it_was(watched: Watched) -> None:
+    vectors, names = (
+        source(workflow="ingest_vector"),
+        ("a.csv", "a/1.csv", "a/2.csv", "b/3.csv", "é\\/4.csv", "c.gdb/x"),
+    )
+    denied = [
+        Blob(name, problem=f"unreadable folder: '{name}' (Permission denied); its blobs are not listed")
+        for name in ("a/", "é\\\\/", "c.gdb/sub/")
+    ]
+    readable, partly = (
+        Watched(watched.settings.home, watched.ledger, GeneratedStore([blobs]))
+        for blobs in ([*map(Blob, names), Blob("c.gdb/sub/y")], [Blob("c.gdb/x"), *denied])
+    )
+    assert look(readable.machine, vectors).new == 6
+    assert preview(partly.machine, vectors).problem
+    found = tick(partly.machine, vectors)
+    assert found.look is not None
+    assert numbers(found.look) == {"removed": 2}
+    assert {name for name, state in partly.states().items() if state == "gone"} == {"a.csv", "b/3.csv"}
+    assert "unreadable folder: 'a/' (Permission denied); its blobs are not listed" in found.problem
+    assert "2 more cannot be read either" in found.problem
+    assert found.problem in found.text
+    assert numbers(look(readable.machine, vectors)) == {"seen": 6, "returned": 2, "unchanged": 4}
+    assert readable.register().last_look().error is None
 
 
 def test_a_container_that_was_empty_for_a_moment_loses_nothing(watched: Watched) -> None:
@@ -265,7 +296,7 @@ def test_a_listing_that_takes_too_long_writes_nothing(watched: Watched) -> None:
     assert w.entries() == {}
     assert w.register().last_look().by_run
     assert look(w.machine, SCENES).new == 3
-    assert not w.register().last_look().by_run
+    assert w.register().last_look().by_run, "who looks by hand may wait"
 
 
 def test_what_there_is_no_time_to_write_is_for_the_next_look(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from geo_assets.coremachine.contract import JobStatus
 from geo_assets.coremachine.ledger import BULK_PRIORITY, INTERACTIVE_PRIORITY
-from geo_assets.coremachine.ledger_tables import source_entries
+from geo_assets.coremachine.ledger_tables import jobs, source_entries
 from geo_assets.coremachine.submission import submit
 from geo_assets.errors import (
     AccessDeniedError,
@@ -27,7 +27,7 @@ from geo_assets.errors import (
 from geo_assets.sources.edits import made_by
 from geo_assets.sources.look import look
 from geo_assets.sources.preview import preview
-from geo_assets.sources.register import EntryState, LastLook, Register, Seen, forget
+from geo_assets.sources.register import TAKEN_BACK, EntryState, LastLook, Register, Seen, forget
 from geo_assets.sources.source import Source
 from geo_assets.sources.standing import Standing, standing_of, standings
 from geo_assets.sources.tick import tick
@@ -221,8 +221,11 @@ def test_a_blob_has_to_be_seen_unchanged_for_a_while(watched: Watched) -> None:
     assert turn(watched.machine, patient).queued == 0, "nobody looked again"
     watched.put("a.tif")
     assert looked_and_turned(watched, patient) == (0, 0)
-    watched.pass_time(61)
-    assert "1 waits" not in tick(watched.machine, patient).text
+    watched.pass_time(59)
+    assert "1 waits" in tick(watched.machine, patient, due=False).text
+    watched.pass_time(2)
+    assert tick(watched.machine, patient, due=False).looked, "it need not wait until a look is due"
+    assert not tick(watched.machine, patient, due=False).looked
     (only,) = watched.attempts()
     assert only.source_version == watched.etag("a.tif")
 
@@ -500,6 +503,39 @@ def test_a_blob_that_is_back_as_it_was_is_answered_as_before(watched: Watched) -
     assert looked_and_turned(watched, VECTORS) == (0, 0)
     assert watched.states() == {"roads.shp": "queued"}
     assert len(watched.attempts()) == 1
+
+
+def test_what_is_back_as_it_went_is_queued_again_only_if_nothing_stands_of_it(watched_on_each: Watched) -> None:
+    names = ("done.csv", "failed.csv", "changed.csv", "taken.csv", "withdrawn.csv", "shared.csv")
+    there, elsewhere, back = (
+        Watched(watched_on_each.settings.home, watched_on_each.ledger, GeneratedStore([blobs]))
+        for blobs in (
+            [Blob(name) for name in names],
+            [Blob("other/shared.csv")],
+            [Blob(name, size=2 if name == "changed.csv" else 1) for name in names],
+        )
+    )
+    looked_and_turned(there, source(workflow="ingest_vector", match="failed.csv"))
+    there.work(JobStatus.FAILED)
+    looked_and_turned(there, VECTORS)
+    there.work()
+    assert looked_and_turned(elsewhere, VECTORS) == (1, 0)
+    elsewhere.work()
+    taken = source_entries.update().where(source_entries.c.name == "taken.csv").values(reason=TAKEN_BACK)
+    withdrawn = jobs.update().where(jobs.c.partition_key == "geo.withdrawn").values(withdrawn_at=datetime.now(UTC))
+    there.ledger.write(lambda c: [c.execute(one) for one in (taken, withdrawn)])
+    foretold = preview(back.machine, VECTORS)
+    assert (foretold.returned, foretold.jobs, foretold.collisions) == (6, 4, 1)
+    found = look(back.machine, VECTORS)
+    assert (found.returned, found.waiting) == (6, 5)
+    assert back.states()["done.csv"] == "queued"
+    assert turn(back.machine, VECTORS).queued == 5
+    # what is about the whole container has seen that it was gone
+    whole = source(name="whole", workflow="summarize_container")
+    for number in (1, 0, 1):
+        w = Watched(there.settings.home, there.ledger, GeneratedStore([[Blob("a.csv")]] * number))
+        assert looked_and_turned(w, whole) == (1, 0)
+        w.work()
 
 
 # --- dying, and others at the same moment --------------------------------------------------------------------------

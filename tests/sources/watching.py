@@ -4,6 +4,7 @@ What belongs here: what several tests of sources share, and a ledger that dies o
 not: tests.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -27,6 +28,7 @@ from geo_assets.stores.memory import MemoryBlobStore
 __all__ = ["IN", "DiedError", "TrackedLedger", "Watched", "empty_ledger", "source"]
 
 IN = "incoming"
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
 class DiedError(BaseException):
@@ -135,6 +137,9 @@ class Watched:
         """Let everything recorded have happened so much earlier."""
         by = timedelta(seconds=seconds)
 
+        def earlier(found: re.Match[str]) -> str:
+            return f"{datetime.fromisoformat(found[0]) - by:%Y-%m-%d %H:%M:%S}"
+
         def shift(c: sa.Connection) -> None:
             for table, keys, times in (
                 (source_entries, ("source", "entry"), ("seen_at", "submitted_at", "gone_at")),
@@ -142,9 +147,11 @@ class Watched:
                 (attempts, ("attempt_id",), ("created_at",)),
             ):
                 for row in list(c.execute(table.select())):
-                    moved = {
+                    moved: dict[str, Any] = {
                         name: getattr(row, name) - by for name in times if isinstance(getattr(row, name), datetime)
                     }
+                    if table is source_looks and row.error:
+                        moved["error"] = _MOMENT.sub(earlier, row.error)
                     if moved:
                         this = [table.c[key] == getattr(row, key) for key in keys]
                         c.execute(table.update().where(*this).values(moved))
