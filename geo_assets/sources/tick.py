@@ -21,7 +21,7 @@ from geo_assets.errors import (
     TransientError,
 )
 from geo_assets.redaction import redact
-from geo_assets.sources.edits import keep_text
+from geo_assets.sources.edits import keep_text, made_by
 from geo_assets.sources.listings import ask_for_listing, listing_of, seconds_taken, was_lost
 from geo_assets.sources.look import Look, look
 from geo_assets.sources.register import EntryState, LastLook, Register
@@ -97,7 +97,7 @@ def tick(
     texts += _what_waits(register, source, counts, turned)
     last = register.last_look()
     # told while it lasts, and logged when it begins
-    keeps = keep_text(source, found.outdated) if found is not None else ""
+    keeps = keep_text(source, _outdated(machine, register, source, found, last))
     begins = bool(keeps and found is not None and found.redefined)
     return Ticked(
         text="; ".join([*texts, keeps] if keeps else texts),
@@ -109,6 +109,13 @@ def tick(
         problem=last.error or "",
         noted=begins or (found is None and bool(texts)),
     )
+
+
+def _outdated(machine: CoreMachine, register: Register, source: Source, found: Look | None, last: LastLook) -> int:
+    """How many entries keep what other parameters made; nothing where it was not looked."""
+    if found is not None:
+        return found.outdated
+    return register.made(made_by(source, machine.registry)) if last.by_run else 0
 
 
 def _look(machine: CoreMachine, source: Source, texts: list[str], *, due: bool) -> tuple[Look | None, bool]:

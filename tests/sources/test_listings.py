@@ -62,7 +62,7 @@ class Listed:
     def states(self) -> dict[str, str]:
         """Name → state."""
         found: dict[str, str] = {}
-        for frame in Register(self.bench.ledger, "scenes").frames():
+        for frame in Register(self.bench.ledger, "scenes").frames(made_by=""):
             found.update(zip(frame["name"], frame["state"], strict=True))
         return found
 
@@ -93,6 +93,8 @@ def test_a_container_that_takes_too_long_is_listed_by_a_run_and_compared_there(l
     listed.run()
     assert listed.states() == {"a.tif": "gone", "b.tif": "waiting", "d.tif": "waiting"}
     assert tick(listed.machine, SCENES).turned.queued == 2
+    edited = tick(listed.machine, source(parameters={"collection_id": "other"}))
+    assert "2 entries keep what other parameters made" in edited.text
 
 
 def test_what_a_look_asks_for_is_not_what_materialize_does(listed: Listed) -> None:
