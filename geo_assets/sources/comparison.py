@@ -110,7 +110,7 @@ class Comparison:
         """List the container now.
 
         Raises:
-            LookTooLongError: it takes longer than ``seconds``.
+            LookTooLongError: that, and reading what is remembered, takes longer than ``seconds``.
             GeoAssetsError: as the store's ``list_blobs``.
         """
         within = listing_prefix(self.prefix or self.source.prefix)
@@ -126,7 +126,7 @@ class Comparison:
                 f" {seconds:g} s (GEO_ASSETS_LOOK_SECONDS); a run lists it from now on"
             )
             raise LookTooLongError(msg) from None
-        self._read_known(listing_prefix(self.prefix))
+        self._read_known(listing_prefix(self.prefix), seconds)
 
     def read_listing(self, machine: CoreMachine, listing: ListingInfo) -> None:
         """Read a listing that a run has written."""
@@ -153,9 +153,16 @@ class Comparison:
         first = self._unreadable[self._folders[0]]
         return f"container '{self.source.container}': {first}, and what was seen there stays as it was{others}"
 
-    def _read_known(self, prefix: str) -> None:
+    def _read_known(self, prefix: str, seconds: float | None = None) -> None:
+        ends = float("inf") if seconds is None else self.clock + seconds
         self._folders = sorted(self._unreadable)
         for frame in self.register.frames(prefix, made_by=self.made_by):
+            if time.monotonic() > ends:
+                msg = (
+                    f"reading what source '{self.source.name}' remembers takes longer than {seconds:g} s"
+                    " (GEO_ASSETS_LOOK_SECONDS); a run lists its container from now on"
+                )
+                raise LookTooLongError(msg)
             self._seen.add(frame)
 
     def leave_alone(self, names: list[str]) -> None:

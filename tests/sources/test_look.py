@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -22,12 +23,12 @@ from geo_assets.errors import (
     LookTooLongError,
     ThrottledError,
 )
+from geo_assets.sources import comparison, register_looks
 from geo_assets.sources import look as look_module
-from geo_assets.sources import register_looks
 from geo_assets.sources.comparison import listing_prefix
 from geo_assets.sources.look import Look, look
 from geo_assets.sources.preview import preview
-from geo_assets.sources.register import EntryState
+from geo_assets.sources.register import EntryState, Register
 from geo_assets.sources.tick import tick
 from geo_assets.stores.memory import MemoryBlobStore
 from tests.containers.generated import Blob, GeneratedStore
@@ -145,6 +146,25 @@ def test_one_part_of_the_container(watched: Watched) -> None:
 )  # fmt: skip
 def test_what_is_listed_for_a_prefix_has_all_parts_of_its_datasets(prefix: str, listed: str) -> None:
     assert listing_prefix(prefix) == listed
+
+
+def test_a_source_that_remembers_very_much_is_looked_at_by_runs(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.put("a.tif")
+    look(watched.machine, SCENES)
+    passed, frames = [0.0], Register.frames
+
+    def slow_frames(*arguments: Any, **named: Any) -> Iterator[pl.DataFrame]:
+        for frame in frames(*arguments, **named):
+            passed[0] += 60
+            yield frame
+
+    monkeypatch.setattr(Register, "frames", slow_frames)
+    monkeypatch.setattr(comparison, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
+    with pytest.raises(LookTooLongError, match="reading what source 'scenes' remembers takes longer than 30 s"):
+        look(watched.machine, SCENES, seconds=30)
+    assert watched.register().last_look().by_run
 
 
 def test_a_name_that_cannot_be_opened_is_refused(watched: Watched) -> None:
