@@ -35,7 +35,7 @@ _WRITE_SECONDS = 10.0
 _SECONDS = 48.0
 """How long such a look may take in all."""
 _MANY = 100
-"""Entries that do not vanish at once, where they are more than half of all, without a look much later."""
+"""Entries that do not vanish at once, where they are half of all or more, without a look much later."""
 _AGREES_AFTER = timedelta(minutes=15)
 _AGREES_AFTER_LOOKS = 10
 _AGREES_WITHIN = timedelta(days=1)
@@ -209,7 +209,7 @@ class _Writing:
 
     def _doubt(self, vanished: int, live: int) -> str:
         """Why what vanished does not count as gone yet; empty: it does."""
-        if self.work.prefix or vanished <= _MANY or vanished * 2 <= live:
+        if self.work.prefix or vanished <= _MANY or vanished * 2 < live:
             return ""
         noted = _SUDDENLY.search(self.before.error or "")
         first = datetime.strptime(noted[1], _MOMENT).replace(tzinfo=UTC) if noted else self.work.began

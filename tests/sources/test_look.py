@@ -253,7 +253,7 @@ def test_a_listing_that_fails_touches_no_entry(watched: Watched, error: Exceptio
     assert w.register().last_look().error is None
 
 
-@pytest.mark.parametrize(("kept", "said"), [(0, "empty: of 101 entries none is there"), (99, "half empty: of 200 ")])
+@pytest.mark.parametrize(("kept", "said"), [(0, "empty: of 101 entries none is there"), (101, "half empty: of 202 ")])
 def test_what_vanishes_suddenly_is_gone_when_a_look_much_later_agrees(watched: Watched, kept: int, said: str) -> None:
     w = watched
     w.put(*(f"{number}.tif" for number in range(101)), *(f"kept/{number}.tif" for number in range(kept)))
