@@ -7,6 +7,7 @@ Runs are not needed for this: the partitions are materialized by events, as a wa
 rasters and of containers.
 """
 
+import itertools
 import os
 import statistics
 import sys
@@ -43,19 +44,21 @@ def fill(dagster_home: Path) -> None:
             ("containers", containers, CONTAINER_ASSETS),
             ("raster_blobs", rasters, RASTER_ASSETS),
         ):
-            for start in range(0, len(keys), 5000):
-                instance.add_dynamic_partitions(name, keys[start : start + 5000])
-            for asset in assets:
-                events.report_materializations(
-                    instance,
-                    run_id="",
-                    job_name="",
-                    step_key="",
-                    materializations=[
-                        dg.AssetMaterialization(dg.AssetKey(asset), partition=key, tags={"dagster/data_version": "1"})
-                        for key in keys
-                    ],
-                )
+            for some in itertools.batched(keys, 5000):
+                instance.add_dynamic_partitions(name, list(some))
+                for asset in assets:
+                    events.report_materializations(
+                        instance,
+                        run_id="",
+                        job_name="",
+                        step_key="",
+                        materializations=[
+                            dg.AssetMaterialization(
+                                dg.AssetKey(asset), partition=key, tags={"dagster/data_version": "1"}
+                            )
+                            for key in some
+                        ],
+                    )
 
 
 def shown(page: Page, text: str) -> None:
