@@ -33,8 +33,9 @@ from geo_assets.errors import GeoAssetsError, ParameterError
 from geo_assets.jobs import vector_staging
 from geo_assets.redaction import redact
 from geo_assets.settings import MOST_DAYS, Settings
-from geo_assets.sources.register import TAKEN_BACK
+from geo_assets.sources.register import BATCH, TAKEN_BACK, Register
 from geo_assets.sources.removal import due, expire
+from geo_assets.sources.rules import grain
 from geo_assets.sources.source import Source
 
 __all__ = ["WHO", "Cleaned", "History", "Keep", "clean_up"]
@@ -59,6 +60,8 @@ class Keep:
     runs: timedelta
     tasks: timedelta
     listings: timedelta
+    gone: timedelta
+    """Blobs that are gone, in what sources remember."""
 
     @classmethod
     def of(
@@ -78,6 +81,7 @@ class Keep:
             runs=_days(settings.keep_run_days if run_days is None else run_days),
             tasks=_days(settings.keep_task_days if task_days is None else task_days),
             listings=_days(settings.keep_listing_days if listing_days is None else listing_days),
+            gone=_days(settings.keep_gone_days),
         )
 
 
@@ -236,6 +240,7 @@ def clean_up[P: _Plan](
         _Part("superseded attempts", work.attempts),
         _Part("closed waves", work.waves),
         _Part("notices of failures", work.notices),
+        _Part("vanished blobs that sources remember", work.gone),
         _Part("container listings", work.listings),
         _Part("temporary files", work.temporary),
         _Part("what sources want taken back", work.expired),
@@ -399,6 +404,56 @@ class _CleanUp[P: _Plan]:
             yield Cleaned(what="notices of failures", number=number)
 
         yield act
+
+    def gone(self) -> Iterator[_Act]:
+        over = {name: self._over(source) for name, source in self.sources.items()}
+        number = sum(map(len, over.values()))
+
+        def act() -> Iterator[Cleaned]:
+            done = number if self.dry_run else sum(self._forget(self.sources[name], ids) for name, ids in over.items())
+            more = any(len(ids) >= self.at_most * 100 for ids in over.values())
+            yield Cleaned(what="vanished blobs that sources remember", number=done, note=_MORE if more else "")
+
+        yield act
+
+    def _over(self, source: Source) -> list[str]:
+        """Entries that a source need not remember any more; one whose partition is to go waits until it is gone."""
+        register = Register(self.machine.ledger, source.name)
+        keys: dict[str, frozenset[str]] = {}
+        chosen: list[str] = []
+        after = 0
+        while len(chosen) < self.at_most * 100 and self.goes_on():
+            found = register.over(**self._bounds_of(source), limit=BATCH, after=after)
+            if not found:
+                break
+            after = found[-1][1]
+            chosen += [entry for entry, _, asset, key in found if not self._is_to_go(source, asset, key, keys)]
+        return chosen[: self.at_most * 100]
+
+    def _bounds_of(self, source: Source) -> dict[str, Any]:
+        days = timedelta(days=source.removed_days)
+        return {"told_before": self.now - max(self.keep.gone, days), "takes_back": self._takes_back(source)}
+
+    def _takes_back(self, source: Source) -> bool:
+        binding = self.machine.registry.get(source.workflow)
+        about_blobs = binding is None or grain(source, binding) == "blob"
+        return source.when_removed == "unpublish" and about_blobs
+
+    def _is_to_go(self, source: Source, asset: str | None, key: str | None, keys: dict[str, frozenset[str]]) -> bool:
+        """Whether the partition key of a blob that was taken back is still there."""
+        if not key or not self._takes_back(source):
+            return False
+        for partition_set in {one.partition_set for one in self.machine.registry.values() if one.asset == asset}:
+            if partition_set not in keys:
+                keys[partition_set] = frozenset(self.history.keys(partition_set))
+            if key in keys[partition_set]:
+                return True
+        return False
+
+    def _forget(self, source: Source, entries: Sequence[str]) -> int:
+        register = Register(self.machine.ledger, source.name)
+        some = (entries[start : start + BATCH] for start in range(0, len(entries), BATCH))
+        return sum(register.forget_over(ids, **self._bounds_of(source)) for ids in some if self.goes_on())
 
     # --- stores -------------------------------------------------------------------------------------------------
 

@@ -200,6 +200,12 @@ class Settings(BaseSettings):
     keep_listing_days: float = Field(
         7.0, gt=0, le=MOST_DAYS, description="Days that listings are kept which are not the latest of their container."
     )
+    keep_gone_days: float = Field(
+        90.0,
+        gt=0,
+        le=MOST_DAYS,
+        description="Days that a source remembers a blob that is gone, of which it takes nothing back.",
+    )
     clean_up_cron: str = Field("17 3 * * *", description="When the clean-up runs, as a cron expression, UTC.")
 
     # Report

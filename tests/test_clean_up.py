@@ -43,7 +43,7 @@ from tests.publishing import PRODUCTS, SOURCES, WORKFLOWS, item_id, make
 from tests.stores.catalog_items import COLLECTION
 
 SET, COG, ITEM, VALIDATION = "raster_blobs", "cog", "raster_stac_item", "raster_validation"
-KEEP = Keep(runs=timedelta(days=30), tasks=timedelta(days=30), listings=timedelta(days=7))
+KEEP = Keep(runs=timedelta(days=30), tasks=timedelta(days=30), listings=timedelta(days=7), gone=timedelta(days=90))
 LATER = timedelta(days=40)
 TABLES = [metadata.tables[name] for name in ("jobs", "attempts", "tasks", "waves", "notices", "source_entries")]
 
@@ -143,6 +143,9 @@ class Place:
             "sequence": self.sequence,
         }
         self.ledger.write(lambda c: c.execute(source_entries.insert().values(**row)))
+
+    def entries(self) -> set[str]:
+        return self.ledger.read(lambda c: set(c.execute(sa.select(source_entries.c.name)).scalars()))
 
     def clean(self, *, dry_run: bool = False, later: timedelta = LATER, **options: Any) -> dict[str, Cleaned]:
         done = clean_up(
@@ -426,6 +429,30 @@ STAYS: list[Callable[[Place, str], None]] = [
     validated_since,
     lambda place, name: validated(place, name, TOLD),
 ]
+
+
+def test_sources_forget_what_is_gone_once_nothing_is_to_be_done_of_it(place: Place) -> None:
+    long, tidy = (
+        timedelta(days=120),
+        Source(name="tidy", container="bronze", workflow="make_cog", when_removed="unpublish"),
+    )
+    kept = Source(name="inbox", container="bronze", workflow="make_cog")
+    place.source_says("over", gone_for=long, reason=TOLD)
+    place.source_says("younger", gone_for=timedelta(days=60), reason=TOLD)
+    place.source_says("untold", gone_for=long)
+    place.source_says("there", gone_for=None)
+    failed(place, "failed")
+    place.source_says("failed", gone_for=long, reason=TOLD)
+    place.source_says("taken back", gone_for=timedelta(days=31), reason=TAKEN_BACK, source="tidy")
+    place.source_says("to be taken back", gone_for=long, reason=TOLD, source="tidy")
+    validated(place, "checked")  # whose key goes today
+    for dry_run in (True, False):
+        done = place.clean(later=timedelta(), sources=[kept, tidy], dry_run=dry_run)
+        assert done["vanished blobs that sources remember"].number == 2
+    left = place.entries()
+    assert left == {"younger", "untold", "there", "failed", "to be taken back", "checked"}
+    assert place.clean(later=timedelta(), sources=[kept, tidy])["vanished blobs that sources remember"].number == 1
+    assert place.entries() == left - {"checked"}
 
 
 def test_a_key_goes_when_nothing_refers_to_it_and_only_then(place: Place) -> None:

@@ -1,4 +1,4 @@
-"""What a source remembers, for what is gone: what partitions have yet to say, and what is due to be taken back.
+"""What a source remembers, for what is gone: what is yet to be said, due to be taken back, and may be forgotten.
 
 What belongs here: reading and writing that.  What does not: saying it (``assets.source_presence``), and taking back
 (``removal``).
@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from geo_assets.coremachine.batches import chunks
-from geo_assets.coremachine.ledger_tables import MATERIALIZATION_OWED, attempts, source_entries
+from geo_assets.coremachine.ledger import FAILED_STATUSES
+from geo_assets.coremachine.ledger_tables import MATERIALIZATION_OWED, attempts, jobs, source_entries
 from geo_assets.sources.register_rows import ACTIVE, TAKEN_BACK, TOLD, Entry, EntryState, Presence, Rows, entry_of
 
 
@@ -116,6 +117,56 @@ class Gone(Rows):
             .limit(limit)
         )
         return self.ledger.read(lambda c: [entry_of(row) for row in c.execute(query)])
+
+    def over(
+        self, told_before: datetime, *, takes_back: bool, limit: int, after: int = 0
+    ) -> list[tuple[str, int, str | None, str | None]]:
+        """Entries of which nothing is to be done any more: entry, sequence, asset and partition key, by sequence.
+
+        What was made of them is taken back, or their partitions say for long that they are gone.  Those with a job that
+        needs attention are left out: that its blob is gone is told by its entry.
+
+        Args:
+            told_before: since when, at least; aware.
+            takes_back: whether those with a partition wait for being taken back, however long.
+            limit: most entries.
+            after: only entries with a later number.
+        """
+        needs_attention = sa.select(sa.literal(1)).where(
+            jobs.c.asset == source_entries.c.asset,
+            jobs.c.partition_key == source_entries.c.partition_key,
+            jobs.c.status.in_([status.value for status in FAILED_STATUSES]),
+            jobs.c.withdrawn_at.is_(None),
+        )
+        columns = source_entries.c
+        query = (
+            sa.select(columns.entry, columns.sequence, columns.asset, columns.partition_key)
+            .where(*self._is_over(told_before, takes_back=takes_back), ~needs_attention.exists())
+            .where(columns.sequence > after)
+            .order_by(columns.sequence)
+            .limit(limit)
+        )
+        return self.ledger.read(lambda c: [tuple(row) for row in c.execute(query)])
+
+    def forget_over(self, entries: Sequence[str], told_before: datetime, *, takes_back: bool) -> int:
+        """Forget entries that are :meth:`over`; how many. Those that are back, or gone anew, are left alone."""
+        conditions = self._is_over(told_before, takes_back=takes_back)
+
+        def work(c: Connection) -> int:
+            some = (
+                source_entries.delete().where(*conditions, source_entries.c.entry.in_(ids)) for ids in chunks(entries)
+            )
+            return sum(c.execute(query).rowcount for query in some)
+
+        return self.ledger.write(work)
+
+    def _is_over(self, told_before: datetime, *, takes_back: bool) -> list[sa.ColumnElement[bool]]:
+        columns = source_entries.c
+        told = [columns.reason == TOLD, columns.gone_at < told_before]
+        if takes_back:
+            told.append(columns.partition_key.is_(None))
+        over = sa.or_(columns.reason == TAKEN_BACK, sa.and_(*told))
+        return [self._mine, columns.state == EntryState.GONE.value, over]
 
     def mark_taken_back(self, entries: Sequence[Entry]) -> None:
         """Record that nothing is left of what was made of these; those that are back are left alone."""
