@@ -49,6 +49,8 @@ KEPT_ATTEMPTS = 10
 _KEYS_AT_ONCE = 100
 _DEFAULT_REMOVED_DAYS = 30.0
 """For entries of a source that is no longer configured."""
+_PAUSE_SECONDS = 0.02
+"""Between two transactions, so that others come to theirs."""
 _MB = 1_000_000
 _MOST_OF_A_KIND = 1_000_000
 
@@ -452,8 +454,13 @@ class _CleanUp[P: _Plan]:
 
     def _forget(self, source: Source, entries: Sequence[str]) -> int:
         register = Register(self.machine.ledger, source.name)
-        some = (entries[start : start + BATCH] for start in range(0, len(entries), BATCH))
-        return sum(register.forget_over(ids, **self._bounds_of(source)) for ids in some if self.goes_on())
+        forgotten = 0
+        for start in range(0, len(entries), BATCH):
+            if not self.goes_on():
+                break
+            forgotten += register.forget_over(entries[start : start + BATCH], **self._bounds_of(source))
+            time.sleep(_PAUSE_SECONDS)
+        return forgotten
 
     # --- stores -------------------------------------------------------------------------------------------------
 
