@@ -543,7 +543,7 @@ def test_what_was_made_of_a_blob_that_is_back_stays_and_the_rest_is_taken_back(
 
         away.setattr(type(blobs), "head", denied)
         refused = clean("inbox")
-        assert (refused.number, refused.problem) == (0, "3 could not be taken back: the container cannot be read")
+        assert (refused.number, refused.problem) == (0, "2 could not be taken back: the container cannot be read")
     assert sorted(catalog.described_blobs(COLLECTION)) == [item_id("back.tif"), item_id("gone.tif")]
     foretold = clean("inbox", dry_run=True)
     assert (foretold.number, foretold.note) == (1, "2 keep what was made, as they are there again")
@@ -555,23 +555,33 @@ def test_what_was_made_of_a_blob_that_is_back_stays_and_the_rest_is_taken_back(
     assert clean("checks") == Cleaned(what="vanished blobs of source checks taken back", number=0), "it was done before"
 
 
-def test_blobs_that_are_back_keep_no_others_from_being_taken_back(
+def test_blobs_that_are_back_or_may_not_be_asked_about_keep_no_others_from_being_taken_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(removal, "_PAGE", 3)
     monkeypatch.setattr(removal, "_AT_ONCE", 2)
     blobs = place.machine.services["blobs"]
     blobs.create_container(SOURCES)
-    for name in [*(f"back{number}.tif" for number in range(4)), *(f"gone{number}.tif" for number in range(7))]:
+    back, gone = [f"back{number}.tif" for number in range(4)], [f"gone{number}.tif" for number in range(7)]
+    for name in ["denied.tif", *back, *gone]:
         place.source_says(name, gone_for=timedelta(days=90), reason=TOLD)
         if name.startswith("back"):
             blobs.put(SOURCES, name, b"data")
+    head = type(blobs).head
+
+    def denied_for_one(store: Any, container: str, name: str) -> Any:
+        if name == "denied.tif":
+            raise AccessDeniedError("no permission for denied.tif")
+        return head(store, container, name)
+
+    monkeypatch.setattr(type(blobs), "head", denied_for_one)
     source = Source(name="inbox", container=SOURCES, workflow="make_cog", when_removed="unpublish")
 
     def clean(**options: Any) -> tuple[int, str]:
         cleaned = place.clean(sources=[source], later=timedelta(), at_most=5, **options)
         found = cleaned["vanished blobs of source inbox taken back"]
-        assert not found.problem
+        denied = "" if "seconds" in options else "1 could not be taken back: no permission for denied.tif"
+        assert found.problem == denied
         return found.number, found.note
 
     assert clean(seconds=0) == (0, "more is left for the next clean-up")

@@ -4,7 +4,7 @@ What belongs here: :func:`expire` and :func:`due`, for the clean-up.  What does 
 (``look``), saying so on partitions (``assets.source_presence``), and taking back itself (``geo_assets.unpublish``).
 
 That a blob is gone is what the last look saw, which may be long ago: its sensor may be off.  So the container is asked
-for each once more, just before; one that cannot be read has nothing taken back.
+for each once more, just before; of one that cannot be asked about, nothing is taken back.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,7 +15,13 @@ from geo_assets import unpublish
 from geo_assets.coremachine.binding import binding_for
 from geo_assets.coremachine.identity import decode_partition_key
 from geo_assets.coremachine.machine import CoreMachine
-from geo_assets.errors import BlobNotFoundError, GeoAssetsError, JobNotFoundError, TransientError
+from geo_assets.errors import (
+    BlobNotFoundError,
+    ContainerNotFoundError,
+    GeoAssetsError,
+    JobNotFoundError,
+    TransientError,
+)
 from geo_assets.redaction import redact
 from geo_assets.sources.register import FOLDER, Entry, Register
 from geo_assets.sources.rules import grain
@@ -142,15 +148,23 @@ def _expired(machine: CoreMachine, source: Source, configured: Collection[str] |
 def _looked_at(
     machine: CoreMachine, source: Source, entries: Sequence[Entry], problems: list[str]
 ) -> tuple[list[Entry], int]:
-    """Those that are gone indeed, and how many are there again; neither is said where the container cannot be read."""
-    try:
-        gone = [entry for entry in entries if not _is_there(machine, source, entry)]
-    except TransientError:
-        raise
-    except GeoAssetsError as error:
-        problems.append(redact(str(error)))
-        return [], 0
-    return gone, len(entries) - len(gone)
+    """Those that are gone indeed, and how many are there again; neither is said of one that cannot be asked about."""
+    gone: list[Entry] = []
+    there = 0
+    for entry in entries:
+        try:
+            if _is_there(machine, source, entry):
+                there += 1
+            else:
+                gone.append(entry)
+        except TransientError:
+            raise
+        except GeoAssetsError as error:
+            if (text := redact(str(error))) not in problems:
+                problems.append(text)
+            if isinstance(error, ContainerNotFoundError):
+                return [], 0
+    return gone, there
 
 
 def _is_there(machine: CoreMachine, source: Source, entry: Entry) -> bool:
