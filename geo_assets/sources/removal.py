@@ -4,7 +4,8 @@ What belongs here: :func:`expire` and :func:`due`, for the clean-up.  What does 
 (``look``), saying so on partitions (``assets.source_presence``), and taking back itself (``geo_assets.unpublish``).
 
 That a blob is gone is what the last look saw, which may be long ago: its sensor may be off.  So the container is asked
-for each once more, just before; of one that cannot be asked about, nothing is taken back.
+for each once more, just before; of one that cannot be asked about, nothing is taken back, nor of a container that holds
+nothing at all, as a disk that is not mounted.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,6 +27,7 @@ from geo_assets.redaction import redact
 from geo_assets.sources.register import FOLDER, Entry, Register
 from geo_assets.sources.rules import grain
 from geo_assets.sources.source import Source
+from geo_assets.stores.blobs import holds_anything
 
 __all__ = ["Expired", "due", "expire"]
 
@@ -164,7 +166,22 @@ def _looked_at(
                 problems.append(text)
             if isinstance(error, ContainerNotFoundError):
                 return [], 0
+    if gone and not there:
+        gone = _unless_empty(machine, source, gone, problems)
     return gone, there
+
+
+def _unless_empty(machine: CoreMachine, source: Source, gone: list[Entry], problems: list[str]) -> list[Entry]:
+    """None of them where the container holds nothing at all."""
+    if holds_anything(machine.services["blobs"], source.container):
+        return gone
+    text = (
+        f"container '{source.container}' holds nothing at all: is its disk mounted? If it was emptied on purpose, take"
+        " back what was made with 'geo-assets unpublish'"
+    )
+    if text not in problems:
+        problems.append(text)
+    return []
 
 
 def _is_there(machine: CoreMachine, source: Source, entry: Entry) -> bool:

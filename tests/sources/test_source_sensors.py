@@ -419,6 +419,7 @@ def test_a_blob_whose_job_failed_has_nothing_to_take_back(watched: Watched, inst
 
 def _expires_without_a_trace(w: Watched, instance: dg.DagsterInstance) -> None:
     w.put("a.tif")
+    w.put("notes.txt")
     tick(w.machine, TAKING)
     w.work(JobStatus.FAILED)
     w.store.delete(IN, "a.tif")
