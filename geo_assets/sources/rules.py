@@ -112,6 +112,14 @@ def _declared(binding: Binding) -> frozenset[str]:
     return frozenset(field.alias or name for name, field in fields.items())
 
 
+def _required(binding: Binding) -> frozenset[str]:
+    if binding.parameters_model is None:
+        schema = binding.parameters_schema.items()
+        return frozenset(key for key, entry in schema if isinstance(entry, Mapping) and entry.get("required"))
+    fields = binding.parameters_model.model_fields
+    return frozenset(field.alias or name for name, field in fields.items() if field.is_required())
+
+
 # --- placeholders --------------------------------------------------------------------------------------------------
 
 
@@ -318,13 +326,26 @@ def _try(source: Source, binding: Binding) -> None:
     # digits are text as well as a number, whichever a placeholder has to be
     name = "1/1.tif" if binding.partition_set == "raster_blobs" else "1/1.geojson"
     given = _for_blob(source, binding, name, dict.fromkeys(source.group_names, "1"))
-    told_by_names = {key for key, value in source.parameters.items() if _tells_names(source, value)}
-    told_by_names |= ({_BLOB, _TABLE} & set(given)) - set(source.parameters)
+    told = {key for key, value in source.parameters.items() if _tells_names(source, value)}
+    told |= ({_BLOB, _TABLE} & set(given)) - set(source.parameters)
+    # a key that is not declared is misspelt, whatever a name puts there
+    told &= _declared(binding) or told
+    optional = told - _required(binding)
+    # a model may judge a parameter together with others, and say so of none: what is wrong without it is no name's
+    for some in (given, {key: value for key, value in given.items() if key not in optional}):
+        refusal = _refusal(binding, some, told)
+        if refusal is None:
+            return
+    raise ParameterError(refusal)
+
+
+def _refusal(binding: Binding, given: Mapping[str, Any], told: set[str]) -> str | None:
+    """Why parameters are refused; ``None``: they are not, or for nothing but those that names tell."""
     try:
         binding.validate(given)
     except ParameterError as error:
-        if not _is_about(binding, given, told_by_names, str(error)):
-            raise ParameterError(_without(str(error), told_by_names)) from error
+        return None if _is_about(binding, given, told, str(error)) else _without(str(error), told)
+    return None
 
 
 def _is_about(binding: Binding, given: Mapping[str, Any], some: set[str], told: str) -> bool:

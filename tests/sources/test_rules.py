@@ -246,6 +246,7 @@ def test_what_is_no_number_is_refused_in_a_sentence(text: str) -> None:
         ({"workflow": "tiles", "parameters": {"tile": TILE, "year": 1}}, "year: Input should be greater than"),
         ({"workflow": "tiles", "parameters": {"tile": TILE, "year": "{table}"}}, "a whole number, but {table} is"),
         ({"workflow": "tiles", "parameters": {"tile": TILE, "blob_name": "x"}}, "unknown parameter 'blob_name'"),
+        ({"workflow": "tiles", "parameters": {"tile": TILE, "year": "{stem}", "labl": "{stem}"}}, "parameter 'labl'"),
         ({"workflow": "years"}, "Parameter 'year' is required"),
         ({"workflow": "years", "parameters": {"year": "2024"}}, "Parameter 'year' must be an integer, got str"),
     ],
@@ -267,7 +268,10 @@ def test_what_no_name_can_mend_is_refused_when_it_is_loaded(keys: dict[str, obje
         ({"workflow": "hello_world"}, "source 'a': the workflow hello_world takes neither a container nor a blob"),
         ({"workflow": "stac_catalog_vectors"}, "takes neither a container nor a blob"),
         ({"parameters": {"colection_id": "x"}}, "unknown parameter 'colection_id'"),
+        ({"parameters": {"colection_id": "{stem}"}}, "unknown parameter 'colection_id'"),
+        ({"workflow": "ingest_vector", "parameters": {"tabel_name": "{stem}"}}, "unknown parameter 'tabel_name'"),
         ({"parameters": {"tiers": "gold"}}, "source 'a': tiers must be one of analysis"),
+        ({"parameters": {"tiers": "gold", "target_crs": "EPSG:{stem}"}}, "source 'a': tiers must be one of analysis"),
         ({"parameters": {"blob_name": "a.tif"}}, "source 'a': `parameters`: blob_name follows from the source"),
         (
             {"parameters": {"collection_id": "{steam}"}},
@@ -302,6 +306,27 @@ def test_parameters_whose_groups_are_not_known_yet_are_not_refused() -> None:
         ],
         REGISTRY,
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "placeholder"),
+    [
+        ("target_crs", "EPSG:{x}"),
+        ("tiers", ["{x}"]),
+        ("tiers", "{x}"),
+        ("compression", "{x}"),
+        ("compression", {"analysis": "{x}"}),
+        ("blocksize", "{x}"),
+        ("jpeg_quality", "{x}"),
+        ("overview_resampling", "{x}"),
+        ("reproject_resampling", "{x}"),
+        ("raster_type", "{x}"),
+        ("id_rule", "{x}"),
+        ("datetime_pattern", "{x}"),
+    ],
+)
+def test_what_only_a_name_can_tell_is_not_refused_when_it_is_loaded(key: str, placeholder: object) -> None:
+    check_sources([source(extract="_(?P<x>[a-z0-9]+)", parameters={key: placeholder})], REGISTRY)
 
 
 @pytest.mark.parametrize(
