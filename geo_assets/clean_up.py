@@ -298,6 +298,10 @@ class _FreeKeys:
     """Asset → keys that it shows all the same."""
 
 
+_EMPTY = (
+    "what was made of the others stays, as container '{}' holds nothing at all: is its disk mounted? If it was emptied"
+    " on purpose, take it back with 'geo-assets unpublish'"
+)
 _MORE = "more is left for the next clean-up"
 
 
@@ -413,7 +417,7 @@ class _CleanUp[P: _Plan]:
 
         def act() -> Iterator[Cleaned]:
             done = number if self.dry_run else sum(self._forget(self.sources[name], ids) for name, ids in over.items())
-            more = any(len(ids) >= self.at_most * 100 for ids in over.values())
+            more = done < number or any(len(ids) >= self.at_most * 100 for ids in over.values())
             yield Cleaned(what="vanished blobs that sources remember", number=done, note=_MORE if more else "")
 
         yield act
@@ -505,6 +509,7 @@ class _CleanUp[P: _Plan]:
         bounds: Any = {"limit": self.at_most, "configured": self.sources, "goes_on": self.goes_on}
         done = due(self.machine, source, **bounds) if self.dry_run else expire(self.machine, wipe, source, **bounds)
         notes = [f"{done.there} keep what was made, as they are there again"] if done.there else []
+        notes += [_EMPTY.format(source.container)] if done.empty else []
         notes += [_MORE] if done.more else []
         yield Cleaned(
             what=f"vanished blobs of source {source.name} taken back",

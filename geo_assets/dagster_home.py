@@ -54,8 +54,9 @@ def ensure_dagster_home(settings: Settings) -> Path:
 
 
 def has_dagster_home(settings: Settings) -> bool:
-    """Whether the folder of the Dagster instance is there."""
-    return (_folder(settings)[1] / "dagster.yaml").exists()
+    """Whether the folder of the Dagster instance is there, with anything in it."""
+    folder = _folder(settings)[1]
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _folder(settings: Settings) -> tuple[str, Path]:

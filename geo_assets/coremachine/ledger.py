@@ -617,13 +617,15 @@ class Ledger:
         )
         if only_ids:
             named = (query.where(attempts.c.job_id.in_(ids)).limit(wave_size) for ids in chunks(only_ids))
-            rows = [row for one in named for row in c.execute(one)]
+            rows: Iterable[sa.Row[Any]] = (row for one in named for row in c.execute(one).all())
         else:
             rows = _in_turn(c, query, sa.select(attempts.c.source).where(*mine).distinct(), wave_size)
         chosen: dict[tuple[str, str], str] = {}
         for row in rows:
             chosen.setdefault((row.asset, row.partition_key), row.attempt_id)
-        return list(chosen.values())[:wave_size]
+            if len(chosen) >= wave_size:  # of many ids, those beyond are not read
+                break
+        return list(chosen.values())
 
     def open_waves(self) -> list[Wave]:
         """Waves whose run has not been seen to end, most urgent and oldest first."""

@@ -47,6 +47,8 @@ class Expired:
     """Entries that could not be taken back now; the next call tries again."""
     there: int = 0
     """Entries whose blob is there again, which the source has yet to see; what was made stays."""
+    empty: bool = False
+    """Whether what was made stays because the container holds nothing at all, as a disk that is not mounted."""
     problems: tuple[str, ...] = ()
     """Why, a sentence each, at most five."""
     more: bool = False
@@ -114,13 +116,16 @@ def _each(
 ) -> Expired:
     """Act on those that are gone indeed; ``act`` says how many it did, and adds why not to the problems."""
     done = left = there = 0
-    more = False
+    more = filled = False
     problems: list[str] = []
     for entries in _expired(machine, source, configured):
         if done >= limit or not goes_on():
             more = True
             break
         gone, back = _looked_at(machine, source, entries, problems)
+        filled = filled or back > 0 or (bool(gone) and not _is_empty(machine, source))
+        if gone and not filled:
+            return Expired(taken_back=done, left=left, there=there, problems=tuple(problems), empty=True)
         some = gone[: limit - done]
         more |= len(some) < len(gone)
         number = act(some, problems) if some else 0
@@ -166,22 +171,21 @@ def _looked_at(
                 problems.append(text)
             if isinstance(error, ContainerNotFoundError):
                 return [], 0
-    if gone and not there:
-        gone = _unless_empty(machine, source, gone, problems)
     return gone, there
 
 
-def _unless_empty(machine: CoreMachine, source: Source, gone: list[Entry], problems: list[str]) -> list[Entry]:
-    """None of them where the container holds nothing at all."""
-    if holds_anything(machine.services["blobs"], source.container):
-        return gone
-    text = (
-        f"container '{source.container}' holds nothing at all: is its disk mounted? If it was emptied on purpose, take"
-        " back what was made with 'geo-assets unpublish'"
-    )
-    if text not in problems:
-        problems.append(text)
-    return []
+def _is_empty(machine: CoreMachine, source: Source) -> bool:
+    """Whether the container holds nothing at all; one that may be asked about blobs but not be listed counts as filled.
+
+    Raises:
+        TransientError: it cannot be reached.
+    """
+    try:
+        return not holds_anything(machine.services["blobs"], source.container)
+    except TransientError:
+        raise
+    except GeoAssetsError:
+        return False
 
 
 def _is_there(machine: CoreMachine, source: Source, entry: Entry) -> bool:

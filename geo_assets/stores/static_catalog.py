@@ -362,12 +362,12 @@ class StaticCatalog:
         item_id, links = item.get("id"), item.get("links")
         whole = isinstance(item_id, str) and isinstance(links, list) and all(isinstance(part, dict) for part in parts)
         if not whole or file_stem(str(item_id)) != path.stem:
-            what = f"{path} of {self.description} is damaged, it holds no item of its name"
+            what = f"{printable(str(path))} of {self.description} is damaged, it holds no item of its name"
             return DamagedItem(item_id=_id_of(path), reason=f"{what}: catalogue its source again")
         return without_structural_links(item)
 
     def _read(self, path: Path) -> dict[str, Any] | None:
-        what = f"{path} of {self.description}"
+        what = f"{printable(str(path))} of {self.description}"
         mend = _COLLECTION_GONE if path.name == _COLLECTION else "remove it, then catalogue its source again"
         try:
             loaded = orjson.loads(path.read_bytes())
