@@ -103,4 +103,3 @@ def test_the_lineage_of_rasters_leads_from_the_container_to_the_items(ui: Dagste
         expect(node).to_be_visible()
     places = [box["x"] for box in (node.bounding_box() for node in nodes) if box]
     assert places == sorted(places)
-    ui.picture("raster-lineage")
