@@ -18,6 +18,7 @@ from geo_assets.coremachine.binding import Registry, binding_for
 from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.redaction import redact
 from geo_assets.settings import Settings
+from geo_assets.sources.look import is_of_a_look
 from geo_assets.sources.register import Register
 from geo_assets.sources.source import Source
 from geo_assets.sources.standing import standing_of
@@ -61,7 +62,8 @@ def _sensor(source: Source, registry: Registry) -> dg.SensorDefinition:
         machine = machine_of(context)
         ends = time.monotonic() + _SECONDS
         configured = _configured(context, source)
-        ticked = tick(machine, source, due=_is_due(context.cursor, source), configured=configured)
+        due = _is_due(_looked_at(context.cursor), source) and _is_due(_doubtful_since(machine, source), source)
+        ticked = tick(machine, source, due=due, configured=configured)
         left = min(ends - time.monotonic(), _TELL_SECONDS)
         gone, back = tell_presence(machine, context.instance, source, seconds=left, configured=configured)
         texts = [ticked.text] if ticked.text else []
@@ -80,7 +82,7 @@ def _sensor(source: Source, registry: Registry) -> dg.SensorDefinition:
             context.log.info(text)
         told = [_observation(context, machine, source, ticked, text)] if changed else []
         if ticked.problem:
-            # a tick that fails keeps neither its events nor its cursor: until it ends, each tick looks
+            # a tick that fails keeps neither its events nor its cursor: where nothing can be looked at, each tick tries
             for observation in told:
                 context.instance.report_runless_asset_event(observation)
             raise dg.Failure(description=text, allow_retries=False)
@@ -96,14 +98,22 @@ def _configured(context: dg.SensorEvaluationContext, source: Source) -> list[str
     return [source.name, *(name.removeprefix(_SENSOR) for name in sensors if name.startswith(_SENSOR))]
 
 
-def _is_due(cursor: str | None, source: Source) -> bool:
-    """Whether it is time for a look; without a cursor that is understood it is."""
-    looked = _looked_at(cursor)
+def _is_due(looked: float, source: Source) -> bool:
+    """Whether it is time for a look, after one that was then."""
     # a tick that comes a little early shall not wait for the one after
     return not 0 <= time.time() - looked < source.every_seconds - min(source.every_seconds, _INTERVAL) / 2
 
 
+def _doubtful_since(machine: CoreMachine, source: Source) -> float:
+    """When the latest look was made, if it has a problem and is of the source as it is now; else 0."""
+    last = Register(machine.ledger, source.name).last_look()
+    if last.looked_at is None or last.definition != source.definition or not is_of_a_look(last.error):
+        return 0.0
+    return last.looked_at.timestamp()
+
+
 def _looked_at(cursor: str | None) -> float:
+    """When the latest look was made that was well; without a cursor that is understood, 0."""
     try:
         found = json.loads(cursor or "")
         return float(found["looked_at"]) if found["version"] == _CURSOR else 0.0

@@ -289,8 +289,8 @@ def _do(work: _Work, source: "Source", *, quiet: bool) -> dict[str, Any]:
         )
         if not turned.taken or (told and not turned.queued):
             break
-    if looked.problem:
-        note(f"{source.name}: {looked.problem}")
+    for text in filter(None, [looked.problem, looked.unread]):
+        note(f"{source.name}: {text}")
     if not quiet:
         say(
             f"{source.name}: {looked.seen:,} match: {looked.new:,} new, {looked.changed:,} changed,"

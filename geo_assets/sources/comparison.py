@@ -93,7 +93,7 @@ class Comparison:
             before: its last look.
             prefix: compare only names that start with this; as long as the source's own at least, or empty.
         """
-        self.register, self.source, self.prefix = register, source, prefix
+        self.register, self.source, self.before, self.prefix = register, source, before, prefix
         self.redefined = before.definition not in (None, source.definition)
         self._moved = self.redefined and not source.is_of_this_container(before.definition or "")
 
@@ -105,6 +105,9 @@ class Comparison:
         self._untouchable = pl.Series("name", [], pl.String)
         self._unreadable: dict[str, str] = {}
         self._folders: list[str] = []
+        self._kept: set[str] = set()
+        self.known_seconds = 0.0
+        """How long it took to read what is remembered."""
 
     def read_container(self, machine: CoreMachine, seconds: float | None = None) -> None:
         """List the container now.
@@ -123,7 +126,7 @@ class Comparison:
         except TimeoutError:
             msg = (
                 f"listing the container '{self.source.container}' for source '{self.source.name}' takes longer than"
-                f" {seconds:g} s (GEO_ASSETS_LOOK_SECONDS); a run lists it from now on"
+                f" {seconds:.3g} s"
             )
             raise LookTooLongError(msg) from None
         self._read_known(listing_prefix(self.prefix), seconds)
@@ -139,31 +142,41 @@ class Comparison:
         self._read_known("")
 
     def _add(self, entries: pl.DataFrame) -> None:
-        folders = entries.filter(pl.col("problem").str.starts_with(UNREADABLE_FOLDER))
-        self._unreadable.update(zip(folders["name"], folders["problem"], strict=True))
-        self._there.add(entries.select(*ENTRY_SCHEMA))
+        is_folder = pl.col("problem").str.starts_with(UNREADABLE_FOLDER).fill_null(value=False)
+        told = entries.filter(is_folder).select("name", "problem").iter_rows()
+        self._unreadable.update({name: why for name, why in told if not self.source.takes_nothing_below(name)})
+        self._there.add(entries.filter(~is_folder).select(*ENTRY_SCHEMA))
 
     @property
     def problem(self) -> str:
-        """Why part of the container is left as it was: its folders that cannot be read; empty where there are none."""
-        if not self._unreadable:
+        """Why part of what is remembered is left as it was, as far as :meth:`differences` came; empty: it is not."""
+        return self._cannot_be_read(sorted(self._kept), ", and what was seen there stays as it was")
+
+    @property
+    def unread(self) -> str:
+        """Which other folders cannot be read, of which nothing is remembered; empty where there are none."""
+        return self._cannot_be_read([folder for folder in self._folders if folder not in self._kept])
+
+    def _cannot_be_read(self, folders: list[str], what: str = "") -> str:
+        if not folders:
             return ""
-        more = len(self._unreadable) - 1
+        more = len(folders) - 1
         others = f"; {more:,} more cannot be read either" if more else ""
-        first = self._unreadable[self._folders[0]]
-        return f"container '{self.source.container}': {first}, and what was seen there stays as it was{others}"
+        return f"container '{self.source.container}': {self._unreadable[folders[0]]}{what}{others}"
 
     def _read_known(self, prefix: str, seconds: float | None = None) -> None:
+        began = time.monotonic()
         ends = float("inf") if seconds is None else self.clock + seconds
         self._folders = sorted(self._unreadable)
         for frame in self.register.frames(prefix, made_by=self.made_by):
             if time.monotonic() > ends:
                 msg = (
-                    f"reading what source '{self.source.name}' remembers takes longer than {seconds:g} s"
-                    " (GEO_ASSETS_LOOK_SECONDS); a run lists its container from now on"
+                    f"listing the container '{self.source.container}' and reading what source '{self.source.name}'"
+                    f" remembers takes longer than {seconds:.3g} s"
                 )
                 raise LookTooLongError(msg)
             self._seen.add(frame)
+        self.known_seconds = time.monotonic() - began
 
     def leave_alone(self, names: list[str]) -> None:
         """Another look saw these after the listing that is compared had begun."""
@@ -204,9 +217,11 @@ class Comparison:
     def _known(self, frame: pl.DataFrame | None) -> pl.DataFrame:
         if frame is None:
             frame = pl.DataFrame(schema=FRAME)
-        return self._without_untouchable(
-            frame.select("name", "state", "made", _bad=pl.col("version").str.starts_with(PROBLEM), _last="version")
-        )
+        known = frame.select("name", "state", "made", _bad=pl.col("version").str.starts_with(PROBLEM), _last="version")
+        if self._folders:
+            there = known.filter(pl.col("state") != EntryState.GONE.value).select(KEY).iter_rows()
+            self._kept.update(folder for row in there if (folder := self._unreadable_folder(*row)))
+        return self._without_untouchable(known)
 
     def _dropped_or_gone(self, missed: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
         """Of entries that do not match, or are not there: whether they are ``_dropped``, or gone."""
@@ -230,20 +245,21 @@ class Comparison:
     def _without_untouchable(self, frame: pl.DataFrame) -> pl.DataFrame:
         if self._folders:
             shown = frame.select(KEY).iter_rows()
-            frame = frame.filter(~pl.Series([self._is_unreadable(*row) for row in shown], dtype=pl.Boolean))
+            frame = frame.filter(pl.Series([not self._unreadable_folder(*row) for row in shown], dtype=pl.Boolean))
         if self._untouchable.is_empty():
             return frame
         return frame.filter(~pl.col("name").is_in(self._untouchable.implode()))
 
-    def _is_unreadable(self, name: str, bad: bool) -> bool:  # noqa: FBT001 - a row
-        """Whether a name lies below a folder that cannot be read, is that folder, or a dataset that holds it."""
+    def _unreadable_folder(self, name: str, bad: bool) -> str:  # noqa: FBT001 - a row
+        """The folder that cannot be read which a name lies below or is, or that lies in it; empty: none."""
         # folders are told as they are shown, and so are names that cannot be opened
         as_shown = bad or (name.isprintable() and "\\" not in name)
         inside = f"{name if as_shown else printable(name)}/"
         at = bisect_right(self._folders, inside)
         # none of them lies in another
-        below = at > 0 and inside.startswith(self._folders[at - 1])
-        return below or (at < len(self._folders) and self._folders[at].startswith(inside))
+        if at > 0 and inside.startswith(self._folders[at - 1]):
+            return self._folders[at - 1]
+        return self._folders[at] if at < len(self._folders) and self._folders[at].startswith(inside) else ""
 
     def _changes(self, matching: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
         """What is not as it was, with what ``change`` that is."""

@@ -12,7 +12,7 @@ most who name files: ``*.tif`` takes ``A.TIF``.
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["are_disjoint", "can_begin_with", "glob_pattern", "globs_pattern"]
+__all__ = ["are_disjoint", "can_begin_with", "glob_pattern", "globs_pattern", "take_all_below"]
 
 _MOST_CHARACTERS = 500
 _WILD = re.compile(r"[*?\[]")
@@ -120,6 +120,13 @@ def can_begin_with(glob: str, prefix: str) -> bool:
         return False
     head, start = _ends(glob.casefold())[0], prefix.casefold()
     return head.startswith(start) or (start.startswith(head) and _WILD.search(glob) is not None)
+
+
+def take_all_below(globs: Iterable[str], folder: str) -> bool:
+    """Whether it is plain that one of the globs takes every name below a folder, which is given with its slash."""
+    # what takes the folder's own name by ** at its end takes whatever follows
+    whole = [glob for glob in globs if glob == "**" or glob.endswith("/**")]
+    return bool(whole) and re.search(globs_pattern(whole), folder) is not None
 
 
 def are_disjoint(some: Sequence[str], others: Sequence[str]) -> bool:

@@ -117,11 +117,9 @@ def take_listing(machine: CoreMachine, source: Source, ended: Collection[str]) -
         return None
     took = seconds_taken(job)
     began = info.listed_at - timedelta(seconds=took) - _MARGIN
-    # what takes less than half the time that a tick has is done in one again
-    by_run = took >= machine.settings.look_seconds / 2
     for again in reversed(range(_TRIES)):
         try:
-            return look(machine, source, listing=info, listed_from=began, by_run=by_run)
+            return look(machine, source, listing=info, listed_from=began, listing_seconds=took)
         except LookOvertakenError:  # by a look at a few blobs
             if not again:
                 raise

@@ -24,11 +24,12 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import GeoAssetsError, LedgerUnavailableError, LookOvertakenError, LookTooLongError
 from geo_assets.redaction import redact
 from geo_assets.sources.comparison import Comparison
-from geo_assets.sources.register import BATCH, ELSEWHERE, OUTDATED, SETTLED, EntryState, LastLook, Register, Seen
+from geo_assets.sources.register import BATCH, ELSEWHERE, OUTDATED, SETTLED, EntryState, Register, Seen
 from geo_assets.sources.rules import grain_of
 from geo_assets.sources.source import Source
+from geo_assets.stores.blobs import UNREADABLE_FOLDER
 
-__all__ = ["Look", "look", "seen_of", "standing_asset"]
+__all__ = ["Look", "doubt_of", "is_of_a_look", "look", "seen_of", "standing_asset", "with_loss"]
 
 _WRITE_SECONDS = 10.0
 """How long a look that has a limit may write; the next one writes the rest."""
@@ -43,7 +44,12 @@ _AGREES_WITHIN = timedelta(days=1)
 _STALE = timedelta(seconds=45)
 """Age at which the time of the latest look is written though nothing was new: of one a minute, each time."""
 _MOMENT = "%Y-%m-%d %H:%M:%S"
-_SUDDENLY = re.compile(r" is suddenly .* since (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC;")
+_EARLY = timedelta(seconds=30)
+"""How much earlier than ``every`` after the one before a look may come."""
+_SUDDENLY = re.compile(
+    r"the container '[^']+' is suddenly .*? since (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC;.*? finds the same"
+)
+_OF_A_LOOK = re.compile(rf"container '[^']+': {UNREADABLE_FOLDER}|{_SUDDENLY.pattern}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +73,8 @@ class Look:
     """No longer there, it seems; a look much later has to agree."""
     problem: str = ""
     """Why not all that was seen, or not seen, is believed: an unreadable folder, or a sudden loss."""
+    unread: str = ""
+    """Which other folders cannot be read; nothing is remembered of them."""
     waiting: int = 0
     refused: int = 0
     gone: int = 0
@@ -92,7 +100,7 @@ def look(
     seconds: float | None = None,
     listing: ListingInfo | None = None,
     listed_from: datetime | None = None,
-    by_run: bool | None = None,
+    listing_seconds: float = 0.0,
 ) -> Look:
     """Compare a source's container with what is remembered of it.
 
@@ -100,13 +108,13 @@ def look(
         machine: the parts; of the services, ``blobs`` or ``listings``.
         source: which.
         prefix: look only at names, and datasets with names, that start with this.
-        seconds: how long listing may take.
+        seconds: how long listing, and reading what is remembered, may take.
         listing: read this one instead of the container.
         listed_from: when that listing began; what was seen since is left as it is.
-        by_run: whether the next look is to read such a listing, too; default: as it was.
+        listing_seconds: how long that listing took, by which the next look reads such a one, too, or does not.
 
     Raises:
-        LookTooLongError: listing took too long; nothing was written, but that the next look is to be by a run.
+        LookTooLongError: listing took too long; nothing was written.
         LookOvertakenError: another look was faster; the next one finds what this one did not write.
         GeoAssetsError: as the store's ``list_blobs``; no entry was touched, and the error is on record.
     """
@@ -120,34 +128,33 @@ def look(
         work.open(stack, machine)
         try:
             work.read_container(machine, seconds) if listing is None else work.read_listing(machine, listing)
-        except LookTooLongError:
-            if whole and not before.by_run:
-                register.note(by_run=True)
-            raise
-        except (LedgerUnavailableError, LookOvertakenError):
+        except (LookTooLongError, LedgerUnavailableError, LookOvertakenError):
             raise
         except GeoAssetsError as error:
-            text = redact(str(error))[:1000]
+            text = with_loss(redact(str(error))[:1000], before.error)
             if whole and before.error != text:
                 register.note(error=text)
             raise
         work.leave_alone(register.touched_since(listed_from) if listed_from is not None else [])
         missed = stack.enter_context(Buckets(machine.settings.scratch_path, stem()))
-        by_run = before.by_run if by_run is None else by_run
+        takes = listing_seconds + work.known_seconds
+        # what takes less than half the time that a tick has is done in one again
+        by_run = before.by_run if listing is None else takes >= machine.settings.look_seconds / 2
         asset = standing_asset(machine, source)
-        return _Writing(work, before, by_run=by_run, asset=asset).write(missed, limited=seconds is not None)
+        writing = _Writing(work, by_run=by_run, asset=asset, takes=None if listing is None else takes)
+        return writing.write(missed, limited=seconds is not None)
 
 
 class _Writing:
     """What a comparison finds, written down."""
 
-    def __init__(self, work: Comparison, before: LastLook, *, by_run: bool, asset: str | None) -> None:
-        self.work, self.register, self.source = work, work.register, work.source
-        self.before, self.by_run, self.asset = before, by_run, asset
-        self.sequence = before.sequence
+    def __init__(self, work: Comparison, *, by_run: bool, asset: str | None, takes: float | None) -> None:
+        self.work, self.register, self.source, self.before = work, work.register, work.source, work.before
+        self.by_run, self.asset, self.takes = by_run, asset, takes
+        self.sequence = work.before.sequence
         self.counts: dict[str, int] = {}
         self.write_until: float | None = None
-        self.problem = redact(work.problem)[:1000]
+        self.problem = ""
 
     def write(self, missed: Buckets, *, limited: bool) -> Look:
         if limited:
@@ -165,8 +172,8 @@ class _Writing:
             if found.missed.height:
                 missed.add(found.missed)
         self._count("seen", 0)
-        doubt = self._doubt(vanished, live)
-        self.problem = "; ".join(filter(None, [doubt, self.problem]))
+        doubt = doubt_of(self.work, vanished, live)
+        self.problem = "; ".join(filter(None, [doubt, redact(self.work.problem)[:1000]]))
         self._write_missed(missed, with_gone=not doubt)
         if self.counts.get(SETTLED):
             self.register.settle(self.work.made_by)
@@ -207,25 +214,6 @@ class _Writing:
     def _late(self) -> bool:
         return self.write_until is not None and time.monotonic() > self.write_until
 
-    def _doubt(self, vanished: int, live: int) -> str:
-        """Why what vanished does not count as gone yet; empty: it does."""
-        if self.work.prefix or vanished <= _MANY or vanished * 2 < live:
-            return ""
-        noted = _SUDDENLY.search(self.before.error or "")
-        first = datetime.strptime(noted[1], _MOMENT).replace(tzinfo=UTC) if noted else self.work.began
-        since = min(first, self.work.began)
-        looks = timedelta(seconds=min(_AGREES_AFTER_LOOKS * self.source.every_seconds, _AGREES_WITHIN.total_seconds()))
-        until = since + max(_AGREES_AFTER, looks)
-        if self.work.began >= until:
-            return ""
-        below = f" below '{self.source.prefix}'" if self.source.prefix else ""
-        what = "empty" if vanished == live else "half empty"
-        return (
-            f"the container '{self.source.container}' is suddenly {what}{below}: of {live:,} entries"
-            f" {'none is there' if vanished == live else f'{vanished:,} are not there'}, since {since:{_MOMENT}} UTC;"
-            f" they count as gone when a look after {until:{_MOMENT}} UTC finds the same"
-        )
-
     def _conclude(self, *, postponed: int) -> Look:
         result = self._result(postponed=postponed)
         finished = not (result.unwritten or self.counts.get("unfinished"))
@@ -234,7 +222,8 @@ class _Writing:
         if finished and self._worth_writing(result):
             self.register.note(
                 looked_at=self.work.began,
-                seconds=result.seconds,
+                # of one by a run what it always takes, not what it wrote this time
+                seconds=result.seconds if self.takes is None else round(self.takes, 3),
                 entries=result.seen,
                 definition=self.source.definition,
                 error=self.problem or None,
@@ -261,6 +250,7 @@ class _Writing:
             **{name: self.counts.get(name, 0) for name in names},
             postponed=postponed,
             problem=self.problem,
+            unread=redact(self.work.unread)[:1000],
             waiting=states[EntryState.WAITING],
             refused=states[EntryState.REFUSED],
             gone=states[EntryState.GONE],
@@ -272,6 +262,44 @@ class _Writing:
 
     def _count(self, name: str, number: int) -> None:
         self.counts[name] = self.counts.get(name, 0) + number
+
+
+def doubt_of(work: Comparison, vanished: int, live: int) -> str:
+    """Why what vanished does not count as gone yet; empty: it does.
+
+    Args:
+        work: the comparison that found it.
+        vanished: how many entries are not there.
+        live: how many were there before, but for those that match no more.
+    """
+    if work.prefix or vanished <= _MANY or vanished * 2 < live:
+        return ""
+    source = work.source
+    noted = _SUDDENLY.search(work.before.error or "")
+    first = datetime.strptime(noted[1], _MOMENT).replace(tzinfo=UTC) if noted else work.began
+    since = min(first, work.began)
+    looks = timedelta(seconds=min(_AGREES_AFTER_LOOKS * source.every_seconds, _AGREES_WITHIN.total_seconds()))
+    until = since + max(_AGREES_AFTER, looks)
+    if work.began >= until - _EARLY:
+        return ""
+    below = f" below '{source.prefix}'" if source.prefix else ""
+    what = "empty" if vanished == live else "half empty"
+    return (
+        f"the container '{source.container}' is suddenly {what}{below}: of {live:,} entries"
+        f" {'none is there' if vanished == live else f'{vanished:,} are not there'}, since {since:{_MOMENT}} UTC;"
+        f" they count as gone when a look after {until:{_MOMENT}} UTC finds the same"
+    )
+
+
+def is_of_a_look(error: str | None) -> bool:
+    """Whether what is on record as an error is the :attr:`~Look.problem` of a look that was made."""
+    return _OF_A_LOOK.match(error or "") is not None
+
+
+def with_loss(error: str, before: str | None) -> str:
+    """An error to be on record, with the sudden loss of the one before: since when that is must not be forgotten."""
+    noted = _SUDDENLY.search(before or "")
+    return error if noted is None or noted[0] in error else f"{error}; {noted[0]}"
 
 
 def standing_asset(machine: CoreMachine, source: Source) -> str | None:

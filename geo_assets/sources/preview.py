@@ -21,7 +21,7 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.errors import ParameterError
 from geo_assets.redaction import redact
 from geo_assets.sources.comparison import KEY, Comparison
-from geo_assets.sources.look import seen_of, standing_asset
+from geo_assets.sources.look import doubt_of, seen_of, standing_asset
 from geo_assets.sources.register import OUTDATED, SETTLED, EntryState, Register
 from geo_assets.sources.register_rows import entry_id
 from geo_assets.sources.rules import grain, parameters_for
@@ -87,7 +87,7 @@ class Preview:
     job_sample: list[SampleJob] = field(default_factory=list)
     waves: int = 0
     problem: str = ""
-    """Which folders cannot be read, so that nothing is known of what lies there."""
+    """Which folders cannot be read, so that nothing is known of what lies there; and a sudden loss not believed yet."""
     over_keys_limit: int = 0
     """Partition keys beyond what GEO_ASSETS_PARTITION_KEYS_LIMIT says."""
 
@@ -98,7 +98,7 @@ class Preview:
 
     @property
     def is_clean(self) -> bool:
-        """Whether all can be read, and everything that is complete would become a job."""
+        """Whether all can be read and is believed, and everything that is complete would become a job."""
         return not (self.refused or self.collisions or self.problem)
 
 
@@ -125,7 +125,6 @@ def preview(
         work.open(stack, machine)
         work.read_container(machine)
         trial = _Trial(binding, register, found, sample)
-        found.problem = redact(work.problem)[:1000]
         _tell(work, found, trial, sample, standing_asset(machine, source))
     _conclude(machine, binding, register, found, trial)
     return found
@@ -136,6 +135,7 @@ def _tell(work: Comparison, found: Preview, trial: "_Trial", sample: int, asset:
     matched: Counter[str] = Counter()
     unmatched: Counter[str] = Counter()
     counted: Counter[str] = Counter()
+    live = 0
     for one in work.differences():
         matched.update(dict(one.matching["kind"].value_counts().iter_rows()))
         unmatched.update(dict(one.entries.filter(~pl.col("_counts"))["kind"].value_counts().iter_rows()))
@@ -144,6 +144,7 @@ def _tell(work: Comparison, found: Preview, trial: "_Trial", sample: int, asset:
         counted.update(dict(one.changes["change"].value_counts().iter_rows()))
         counted["unchanged"] += one.matching.height - one.changes.height
         dropped = int(one.missed["_dropped"].sum())
+        live += one.known.filter(pl.col("state") != EntryState.GONE.value).height - dropped
         counted.update(dropped=dropped, removed=one.missed.height - dropped)
         _tell_incomplete(one.matching, found, sample)
         found.outdated += one.unchanged(OUTDATED).height
@@ -159,6 +160,9 @@ def _tell(work: Comparison, found: Preview, trial: "_Trial", sample: int, asset:
         changes = one.changes.filter(~_stands(work, one.changes, asset)).select(one.matching.columns)
         trial.add(pl.concat([changes, waiting]).unique(KEY, maintain_order=True))
         trial.explain(refused.join(one.changes, on=KEY, how="anti"))
+    if doubt := doubt_of(work, counted["removed"], live):
+        counted["removed"] = 0
+    found.problem = "; ".join(redact(text)[:1000] for text in (doubt, work.problem, work.unread) if text)
     found.matched, found.unmatched = dict(sorted(matched.items())), dict(sorted(unmatched.items()))
     for name in ("new", "changed", "returned", "unchanged", "removed", "dropped"):
         setattr(found, name, counted[name])

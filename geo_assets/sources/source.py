@@ -28,7 +28,7 @@ from pydantic import (
 
 from geo_assets.errors import SettingsError, UnsupportedNameError
 from geo_assets.redaction import redact
-from geo_assets.sources.globs import can_begin_with, globs_pattern
+from geo_assets.sources.globs import can_begin_with, globs_pattern, take_all_below
 from geo_assets.stores.blobs import check_container_name
 
 __all__ = ["Source", "load_sources"]
@@ -254,6 +254,21 @@ class Source(BaseModel):
         if self.exclude:
             counts &= ~name.str.contains(globs_pattern(self.exclude))
         return counts.fill_null(value=False)
+
+    def takes_nothing_below(self, folder: str) -> bool:
+        """Whether it is plain that no entry counts that lies below a folder, or that the folder lies in.
+
+        Args:
+            folder: its name as it is shown, with a slash at its end.
+        """
+        if not folder.isprintable() or "\\" in folder:
+            return False  # who knows what it is called
+        inside = folder.lower().find(".gdb/")
+        # a geodatabase is one entry, and what counts is its own name
+        above = folder if inside < 0 else folder[: folder.rfind("/", 0, inside) + 1]
+        outside = not (above.startswith(self.prefix) or self.prefix.startswith(above))
+        unmatched = bool(self.match) and not any(can_begin_with(glob, above) for glob in self.match)
+        return outside or unmatched or take_all_below(self.exclude, above)
 
     def _kinds(self) -> list[str]:
         if self.workflow in _RASTER_JOBS:

@@ -23,7 +23,7 @@ from geo_assets.errors import (
 from geo_assets.redaction import redact
 from geo_assets.sources.edits import keep_text, made_by
 from geo_assets.sources.listings import ask_for_listing, listing_of, seconds_taken, was_lost
-from geo_assets.sources.look import Look, look
+from geo_assets.sources.look import Look, look, with_loss
 from geo_assets.sources.register import EntryState, LastLook, Register
 from geo_assets.sources.source import Source
 from geo_assets.sources.turn import Turned, turn
@@ -96,6 +96,8 @@ def tick(
     counts = register.counts()
     texts += _what_waits(register, source, counts, turned)
     last = register.last_look()
+    if last.error and not any(last.error in text for text in texts):
+        texts.append(last.error)
     # told while it lasts, and logged when it begins
     keeps = keep_text(source, _outdated(machine, register, source, found, last))
     begins = bool(keeps and found is not None and found.redefined)
@@ -107,7 +109,7 @@ def tick(
         counts=counts,
         sequence=last.sequence,
         problem=last.error or "",
-        noted=begins or (found is None and bool(texts)),
+        noted=begins or (bool(found.unread) if found is not None else bool(texts)),
     )
 
 
@@ -129,7 +131,7 @@ def _look(machine: CoreMachine, source: Source, texts: list[str], *, due: bool) 
         found = look(machine, source, seconds=machine.settings.look_seconds)
     except LookTooLongError as error:
         ask_for_listing(machine, source)
-        texts.append(str(error))
+        texts.append(f"{error} (GEO_ASSETS_LOOK_SECONDS); a run lists it from now on")
         return None, True
     except LookOvertakenError as error:
         texts.append(str(error))
@@ -140,8 +142,7 @@ def _look(machine: CoreMachine, source: Source, texts: list[str], *, due: bool) 
         texts.append(redact(f"the container '{source.container}' cannot be looked at, so nothing is changed: {error}"))
         return None, True
     texts.append(_what_was_seen(found))
-    if found.problem:
-        texts.append(found.problem)
+    texts += filter(None, [found.problem, found.unread])
     return found, not found.unwritten
 
 
@@ -166,13 +167,14 @@ def _by_run(machine: CoreMachine, source: Source, last: LastLook, texts: list[st
     if job is not None and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
         why = job.error_details or job.reason or "no reason is known"
         error = redact(f"the last listing of the container '{source.container}' is {job.status.value}: {why[:300]}")
+        error = with_loss(error, last.error)
     if error != last.error:
         Register(machine.ledger, source.name).note(error=error)
     if error:
         texts.append(error)
     ended = last.looked_at if job is None else max(filter(None, [last.looked_at, job.completed_at]), default=None)
     # what is listed by runs takes at least half the time that a tick has, failed listings included
-    took = max(seconds_taken(job), machine.settings.look_seconds / 2)
+    took = max(seconds_taken(job), last.seconds or 0, machine.settings.look_seconds / 2)
     rest = timedelta(seconds=max(source.every_seconds, _REST * took))
     soon = timedelta(seconds=_REST * took)
     rested = ended is None or datetime.now(UTC) - ended >= (soon if _ripens(machine, source, last) else rest)

@@ -33,7 +33,7 @@ from geo_assets.coremachine.asset_job import MACHINE
 from geo_assets.coremachine.ledger import Ledger
 from geo_assets.coremachine.ledger_tables import source_looks
 from geo_assets.coremachine.machine import CoreMachine
-from geo_assets.errors import AccessDeniedError, SettingsError, StoreUnavailableError
+from geo_assets.errors import AccessDeniedError, LookTooLongError, SettingsError, StoreUnavailableError
 from geo_assets.settings import Settings, get_settings
 from geo_assets.sources import hints
 from geo_assets.sources.hints import Heard, HintQueue, open_queue, prefixes_of, read_message, take_hints
@@ -156,7 +156,7 @@ class Followed:
         self.looks: list[tuple[str, str]] = []
         self.turns: list[str] = []
         self.breaks: set[str] = set()
-        self.look_seconds = 0.0
+        self.look_seconds = self.needs = 0.0
         self.now = 0.0
 
     def look(self, machine: CoreMachine, source: Source, *, prefix: str = "", seconds: float | None = None) -> None:
@@ -164,6 +164,8 @@ class Followed:
         assert seconds is None or seconds > 0
         if source.name in self.breaks:
             raise StoreUnavailableError(f"away (https://x/y?sig={CANARY})")
+        if seconds is not None and seconds < self.needs:
+            raise LookTooLongError("it takes longer")
         self.looks.append((source.name, prefix))
         self.now += self.look_seconds
 
@@ -339,13 +341,19 @@ def test_poison_is_deleted_after_five_tries_and_said(
     assert CANARY not in "".join(second.notes)
 
 
+@pytest.mark.parametrize(("long", "needs"), [(13.0, 0.0), (11.0, 5.0)])
 def test_a_tick_that_is_long_enough_leaves_the_rest_for_the_next(
-    machine: CoreMachine, client: QueueClient, queue: ShownAgain, monkeypatch: pytest.MonkeyPatch
+    machine: CoreMachine,
+    client: QueueClient,
+    queue: ShownAgain,
+    monkeypatch: pytest.MonkeyPatch,
+    long: float,
+    needs: float,
 ) -> None:
     for name in ("a.tif", "b.tif", "c.tif", "roads/a.tif"):
         client.send_message(text(event(name)))
     followed = Followed()
-    followed.look_seconds = 13.0
+    followed.look_seconds, followed.needs = long, needs
     monkeypatch.setattr(hints, "time", SimpleNamespace(monotonic=lambda: followed.now))
     heard = hear(machine, queue, followed)
     assert (followed.looks, followed.turns) == ([("raw", "a"), ("raw", "b")], ["raw"]), "25 seconds are over"

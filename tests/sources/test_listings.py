@@ -5,7 +5,9 @@ comparison (``test_look``), and what else the listing job does (``tests/jobs``).
 """
 
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,6 +18,7 @@ from geo_assets.coremachine.ledger import JobFilter
 from geo_assets.coremachine.sandbox import Sandbox
 from geo_assets.coremachine.submission import submit
 from geo_assets.errors import LookOvertakenError
+from geo_assets.sources import comparison
 from geo_assets.sources import listings as listings_module
 from geo_assets.sources import tick as tick_module
 from geo_assets.sources.listings import ask_for_listing, take_listings
@@ -152,10 +155,24 @@ def test_a_run_told_twice_changes_nothing_the_second_time(listed: Listed) -> Non
     assert listed.last().sequence == before
 
 
-def test_a_container_that_is_listed_fast_enough_is_looked_at_in_ticks_again(listed: Listed) -> None:
+def test_a_container_that_is_listed_fast_enough_is_looked_at_in_ticks_again(
+    listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     listed.put("a.tif")
     tick(listed.machine, SCENES)
+    listed.run()
     listed.machine.settings.__dict__["look_seconds"] = 1000.0
+    ask_for_listing(listed.machine, SCENES)
+    with monkeypatch.context() as slow:  # what is remembered, not the listing
+        clock = SimpleNamespace(monotonic=count(step=600).__next__)
+        slow.setattr(comparison, "time", clock)
+        listed.run()
+    assert listed.last().by_run
+    monkeypatch.setattr(Source, "every_seconds", 0)
+    took = round(listed.last().seconds or 0)
+    assert took >= 600
+    assert f"again after {10 * took} s" in tick(listed.machine, SCENES).text
+    ask_for_listing(listed.machine, SCENES)
     listed.run()
     assert not listed.last().by_run
     listed.put("b.tif")

@@ -164,6 +164,8 @@ def test_a_source_that_remembers_very_much_is_looked_at_by_runs(
     monkeypatch.setattr(comparison, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
     with pytest.raises(LookTooLongError, match="reading what source 'scenes' remembers takes longer than 30 s"):
         look(watched.machine, SCENES, seconds=30)
+    assert not watched.register().last_look().by_run, "who had less time than a tick knows nothing"
+    assert "remembers takes longer than 15 s (GEO_ASSETS_LOOK_SECONDS); a run" in tick(watched.machine, SCENES).text
     assert watched.register().last_look().by_run
 
 
@@ -254,18 +256,27 @@ def test_a_listing_that_fails_touches_no_entry(watched: Watched, error: Exceptio
 
 
 @pytest.mark.parametrize(("kept", "said"), [(0, "empty: of 101 entries none is there"), (101, "half empty: of 202 ")])
-def test_what_vanishes_suddenly_is_gone_when_a_look_much_later_agrees(watched: Watched, kept: int, said: str) -> None:
+def test_what_vanishes_suddenly_is_gone_when_a_look_much_later_agrees(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, kept: int, said: str
+) -> None:
     w = watched
     w.put(*(f"{number}.tif" for number in range(101)), *(f"kept/{number}.tif" for number in range(kept)))
     look(w.machine, SCENES)
     for number in range(101):
         w.store.delete(IN, f"{number}.tif")
     for _ in range(2):
+        foretold = preview(w.machine, SCENES)
+        assert (foretold.removed, foretold.is_clean, f"suddenly {said}" in foretold.problem) == (0, False, True)
         assert look(w.machine, SCENES).postponed == 101
         ticked = tick(w.machine, SCENES)
         assert f"suddenly {said}" in ticked.problem
         assert ticked.problem in ticked.text
         w.pass_time(60)
+        with monkeypatch.context() as patched:
+            patched.setattr(w.store, "list_blobs", MemoryBlobStore().list_blobs)
+            with pytest.raises(ContainerNotFoundError):
+                look(w.machine, SCENES)
+        assert "does not exist" in (w.register().last_look().error or "")
     assert set(w.states().values()) == {"queued"} if kept else {"waiting"}, "what is there goes on"
     w.pass_time(900)
     assert look(w.machine, SCENES).removed == 101
@@ -298,6 +309,15 @@ def test_below_a_folder_that_cannot_be_read_everything_stays_as_it_was(watched: 
     assert readable.register().last_look().error is None
 
 
+def test_a_folder_that_cannot_be_read_is_red_only_where_something_was_seen_there(watched: Watched) -> None:
+    lost = Blob("lost+found/", problem="unreadable folder: 'lost+found/' (Permission denied); its blobs are not listed")
+    w = Watched(watched.settings.home, watched.ledger, GeneratedStore([[Blob("a.tif"), lost]]))
+    for number, given in enumerate(({}, {"exclude": "lost+found/**"}, {"match": "*/x/*.tif"}, {"match": "a/*.tif"})):
+        ticked = tick(w.machine, source(**given))
+        assert (ticked.problem, "folder: 'lost+found/'" in ticked.text) == ("", number in (0, 2)), given
+        assert preview(w.machine, source(**given)).is_clean == (number not in (0, 2)), given
+
+
 def test_a_container_that_was_empty_for_a_moment_loses_nothing(watched: Watched) -> None:
     names = [f"{number}.tif" for number in range(101)]
     full = GeneratedStore([[Blob(name) for name in names]])
@@ -314,7 +334,7 @@ def test_a_listing_that_takes_too_long_writes_nothing(watched: Watched) -> None:
     with pytest.raises(LookTooLongError, match="takes longer than 0 s"):
         look(w.machine, SCENES, seconds=0)
     assert w.entries() == {}
-    assert w.register().last_look().by_run
+    w.register().note(by_run=True)
     assert look(w.machine, SCENES).new == 3
     assert w.register().last_look().by_run, "who looks by hand may wait"
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from geo_assets.containers.kinds import with_datasets, with_kinds
 from geo_assets.errors import SettingsError
-from geo_assets.sources.globs import are_disjoint, can_begin_with, globs_pattern
+from geo_assets.sources.globs import are_disjoint, can_begin_with, globs_pattern, take_all_below
 from geo_assets.sources.source import Source, explain, load_sources
 
 
@@ -73,6 +73,8 @@ def test_globs_that_are_told_apart_take_no_name_together(one: str, other: str, n
         assert not any(takes(one, name) and takes(other, name) for name in names)
     starts = [name[:length] for name in names if takes(one, name) for length in range(len(name) + 1)]
     assert all(can_begin_with(one, start) for start in starts)
+    folders = [f"{name}/" for name in names if take_all_below([one], f"{name}/")]
+    assert all(takes(one, f"{folder}{name}") for folder in folders for name in names)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,27 @@ NAMES = (
 )
 def test_by_default_what_the_workflow_reads_matches(keys: dict[str, object], wanted: list[str]) -> None:
     assert matched(source(**keys), *NAMES) == wanted
+
+
+@pytest.mark.parametrize(
+    ("keys", "folder", "wanted"),
+    [
+        ({}, "a/", False),
+        ({"exclude": "lost+found/**"}, "lost+found/", True),
+        ({"exclude": ["*.txt", "**/tmp/**"]}, "a/tmp/b/", True),
+        ({"exclude": "a/*"}, "a/", False),
+        ({"exclude": "a/**"}, "a\\nb/", False),
+        ({"prefix": "in/a"}, "in/", False),
+        ({"prefix": "in/a"}, "in/b/", True),
+        ({"match": "2026/*.tif"}, "2025/", True),
+        ({"match": ["2026/*.tif", "*.tif"]}, "2025/", False),
+        ({"match": "*.gdb", "exclude": "a.gdb/**"}, "a.gdb/x/", False),
+        ({"match": "in/*.gdb"}, "in/a.gdb/x/", False),
+        ({"exclude": "in/**"}, "in/a.gdb/x/", True),
+    ],
+)
+def test_it_is_seen_where_nothing_below_a_folder_counts(keys: dict[str, object], folder: str, *, wanted: bool) -> None:
+    assert source(**keys).takes_nothing_below(folder) is wanted
 
 
 def test_names_with_a_problem_never_match() -> None:

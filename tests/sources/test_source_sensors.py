@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from geo_assets.coremachine.machine import CoreMachine
 from geo_assets.coremachine.submission import submit
 from geo_assets.errors import PartitionBusyError
 from geo_assets.sources.look import look
+from geo_assets.sources.register import Register
 from geo_assets.sources.removal import expire
 from geo_assets.sources.source import Source
 from geo_assets.sources.tick import tick
@@ -140,6 +142,19 @@ def test_a_container_that_is_not_there_is_red_until_it_is_back(location: Locatio
     check = dg.AssetCheckKey(key, "container_readable")
     history = location.instance.event_log_storage.get_asset_check_execution_history(check, limit=9)
     assert [record.status.value for record in history] == ["SUCCEEDED", "FAILED", "SUCCEEDED"]
+
+
+def test_a_look_that_found_something_wrong_is_made_again_when_it_is_time(location: Location) -> None:
+    """Of a tick that fails no cursor is kept."""
+    register = Register(location.machine.ledger, "scenes")
+    location.tick()
+    (location.folder / "a.tif").write_bytes(b"a")
+    register.note(error=f"container '{IN}': unreadable folder: 'x/' (Permission denied); its blobs are not listed")
+    location.cursor = None
+    with pytest.raises(dg.Failure, match=r"^container 'incoming': unreadable folder"):
+        location.tick()
+    register.note(looked_at=datetime.now(UTC) - timedelta(seconds=SCENES.every_seconds))
+    assert "1 new" in location.tick().skip_message
 
 
 def test_what_waits_and_what_is_refused_is_named_with_its_reason(instance: dg.DagsterInstance) -> None:
