@@ -97,6 +97,8 @@ class StaticCatalog:
                 if (item := present_item(self, collection_id, item_id)) is not None
             }
             to_write = plan.decide(existing)
+            for item in to_write:
+                self._require_no_folder(self._item_path(collection_id, item["id"]))
             if to_write:
                 self._mark_stale(collection_id)
             for item in to_write:
@@ -346,6 +348,14 @@ class StaticCatalog:
         except OSError as error:
             raise self._unreadable(folder, error) from error
         return [folder / name for name in names]
+
+    def _require_no_folder(self, path: Path) -> None:
+        """A folder in the place of an item's file cannot be replaced: found out before the first item is written."""
+        if path.is_dir():
+            raise CatalogError(
+                f"{printable(str(path))} of {self.description} cannot be written (Is a directory): remove it, then"
+                " catalogue its source again"
+            )
 
     def _mark_stale(self, collection_id: str) -> None:
         (self._folder(collection_id) / _STALE).touch()

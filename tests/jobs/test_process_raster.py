@@ -28,6 +28,7 @@ from geo_assets.jobs.process_raster import ProcessRaster
 from geo_assets.stores.catalog import ItemOutcome
 from geo_assets.stores.item_writer import ItemWriter
 from geo_assets.stores.local import LocalBlobStore
+from geo_assets.stores.static_catalog import StaticCatalog
 from geo_assets.unpublish import execute
 from tests.jobs.bench import Bench
 from tests.raster.conftest import Listener, listener
@@ -517,16 +518,20 @@ def test_an_update_that_fails_keeps_the_thumbnail_of_before(bench: Bench) -> Non
     made(bench, blob_name=RGB)
 
 
-def test_a_catalog_that_is_away_is_noticed_before_anything_is_replaced(bench: Bench) -> None:
+def test_a_catalog_that_is_away_is_noticed_before_anything_is_replaced(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.put("bronze", RGB)
     made(bench, blob_name=RGB)
     before = files_of(bench, "silver")
-    (bench.settings.catalog_path / "cogs" / "items").rename(bench.settings.catalog_path / "cogs" / "gone")
-    item = bench.settings.catalog_path / "cogs" / "items" / f"silver~{output_name(RGB, 'analysis')}.json"
-    item.mkdir(parents=True)  # what is damaged is written anew; this cannot even be read
+
+    def away(*_: Any) -> None:
+        raise CatalogError("the catalog cannot be read")
+
+    monkeypatch.setattr(StaticCatalog, "get_item", away)
     job = bench.run("process_raster", blob_name=RGB, compression="deflate")
     assert job.status is JobStatus.FAILED
-    assert "Is a directory" in (job.error_details or "")
+    assert "the catalog cannot be read" in (job.error_details or "")
     assert files_of(bench, "silver") == before
 
 
