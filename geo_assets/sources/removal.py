@@ -191,7 +191,7 @@ def _is_empty(machine: CoreMachine, source: Source) -> bool:
 def _is_there(machine: CoreMachine, source: Source, entry: Entry) -> bool:
     blobs = machine.services["blobs"]
     if entry.version.startswith(FOLDER):
-        return any(batch.num_rows for batch in blobs.list_blobs(source.container, f"{entry.name}/"))
+        return holds_anything(blobs, source.container, f"{entry.name}/")
     try:
         blobs.head(source.container, entry.name)
     except BlobNotFoundError:

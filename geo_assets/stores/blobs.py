@@ -277,13 +277,13 @@ def check_blob_name(name: str) -> str:
     return name
 
 
-def holds_anything(blobs: BlobStore, container: str) -> bool:
-    """Whether a container holds any blob at all: where a disk is not mounted, there is an empty folder.
+def holds_anything(blobs: BlobStore, container: str, prefix: str = "") -> bool:
+    """Whether a container holds any blob of such a name: where a disk is not mounted, there is an empty folder.
 
     Raises:
         GeoAssetsError: as ``list_blobs``.
     """
-    return any(batch.num_rows for batch in blobs.list_blobs(container))
+    return any(batch.num_rows for batch in blobs.list_blobs(container, prefix))
 
 
 def check_sha256(what: str, *, expected: str, found: str) -> None:
